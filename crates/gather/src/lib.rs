@@ -1,0 +1,5 @@
+//! Concurrent execution and errors: many futures, one result.
+
+pub mod gather;
+
+pub use self::gather::gather;
