@@ -66,10 +66,11 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
     let limit = Semaphore::new(args.limit.get());
     let start = Instant::now();
+    let (client, limit) = (&client, &limit);
     let fetch_all = gather(urls.iter().enumerate().map(|(number, url)| {
-        let fetch = async {
+        let fetch = async move {
             let _permit = waiting("permit", limit.acquire()).await.context("the semaphore is never closed")?;
-            let result = fetch(&client, url).await;
+            let result = fetch(client, url).await;
             let elapsed = start.elapsed().as_millis();
             match &result {
                 Ok(bytes) => println!("{elapsed:>6} ms  {bytes:>9} bytes  {url}"),

@@ -9,18 +9,24 @@
 //! | `suspended:k` | right after its k-th poll returned `Pending` |
 //! | `woken:k` | after it was woken from its k-th `Pending`, and before it is polled again |
 //!
-//! Lost permits, lost wake-ups and lost hand-offs show only in the third. Then come the triggers, each at every point in
-//! time it can happen: a child that panics, fails or is aborted at each of its polls ([`Parts::child`]), and a polite
-//! request to stop ([`Scene::stop`]). After each trigger the subject first runs to its end, and then is dropped at every
-//! later point too, so that a cleanup which has begun is itself cancelled.
+//! Lost permits, lost wake-ups and lost hand-offs show only in the third. Then come the triggers: a child that panics,
+//! fails or is aborted at each of its polls ([`Parts::child`]), and a polite request to stop at each of the points above
+//! ([`Scene::stop`]). After each trigger the subject first runs to its end, and then is dropped at every later point too,
+//! so that a cleanup which has begun is itself cancelled.
 //!
 //! After every run these must hold:
 //!
-//! - when the subject returned, no task of its own is alive and no [child](Parts::child) exists; when it was dropped, that
-//!   holds before any time passes
-//! - an hour of virtual time later, every [bystander](Scene::alongside) came to its end: one that still waits has lost a wake-up, a permit or an item
-//! - an injected panic reached the caller (unless [`Scene::returns_panics`])
+//! - the subject, unless it was dropped, ended within an hour of virtual time and 10,000 polls
+//! - when it returned or panicked, no task of its own is alive and no [child](Parts::child) exists; when it was dropped,
+//!   that holds before any time passes
+//! - an hour later, every [bystander](Scene::alongside) came to its end: one that still waits has lost a wake-up, a permit
+//!   or an item
+//! - an injected panic reached the caller (unless [`Scene::returns_panics`]), and there was no other, not even in a drop
 //! - the scene's own [check](Scene::check)
+//!
+//! A run is the same each time, so that a failure can be repeated, as long as the scene makes no random choice.
+//! `tokio::select!` without `biased;` makes one, and so does the order of a `HashMap`: see [`Scene::random`]. What happens
+//! on other threads (`spawn_blocking`) is waited for before time goes on, but counts as no task.
 //!
 //! ```
 //! use std::{rc::Rc, time::Duration};
@@ -59,9 +65,13 @@ use tokio::time::{sleep, timeout};
 const SETTLE: Duration = Duration::from_secs(3600);
 /// A subject that is polled this often will never end.
 const MOST_POLLS: usize = 10_000;
+/// How often each point of a [random](Scene::random) scene is tried: one choice out of two is missed once in 256 times.
+const RANDOM_TRIES: usize = 8;
+/// How often the point in `SWEEP_POINT` is tried until it fails: a random choice must not hide it.
+const REPEATED_TRIES: usize = 64;
 /// One run takes milliseconds; one that takes this long, in real time, spins.
 const HUNG: Duration = Duration::from_secs(120);
-/// Set to a point's name (a failing sweep prints it), it leaves out all other points.
+/// Set to a point's name (a failing sweep prints it), it leaves out all other points; the report counts what was tried.
 const ONLY: &str = "SWEEP_POINT";
 
 /// One run: who is dropped, who else is there, what must hold afterwards.
@@ -72,6 +82,7 @@ pub struct Scene<T> {
     check: Box<dyn FnOnce(Ended<T>)>,
     outlived: bool,
     returns_panics: bool,
+    tries: usize,
 }
 
 /// How the subject ended.
@@ -95,16 +106,19 @@ impl<T: 'static> Scene<T> {
             check: Box::new(|_| ()),
             outlived: false,
             returns_panics: false,
+            tries: 1,
         }
     }
 
-    /// A task beside the subject, started before it. It must come to its end whatever happens to the subject.
+    /// A task beside the subject, started before it. It must come to its end whatever happens to the subject, and must
+    /// not leave tasks of its own behind: they would count as the subject's.
     pub fn alongside(mut self, bystander: impl Future<Output = ()> + 'static) -> Self {
         self.bystanders.push(Box::pin(bystander));
         self
     }
 
-    /// Asks the subject to stop. The sweep calls it at each suspension point, and drops the subject at each later one.
+    /// Asks the subject to stop. The sweep calls it at each point, also when the subject was just woken by something else,
+    /// and drops the subject at each later one.
     pub fn stop(mut self, ask: impl FnOnce() + 'static) -> Self {
         self.stop = Some(Box::new(ask));
         self
@@ -116,7 +130,7 @@ impl<T: 'static> Scene<T> {
         self
     }
 
-    /// Allows work to be alive when the subject returns, because the contract says so. It must still end by itself.
+    /// Allows work to be alive when the subject is gone, because the contract says so. It must still end by itself.
     pub fn outlived(mut self) -> Self {
         self.outlived = true;
         self
@@ -125,6 +139,13 @@ impl<T: 'static> Scene<T> {
     /// Says that a child's panic comes back as a value, so that the subject may return after one.
     pub fn returns_panics(mut self) -> Self {
         self.returns_panics = true;
+        self
+    }
+
+    /// Says that the scene makes random choices, such as a `tokio::select!` without `biased;`: each point is tried eight
+    /// times. Without it, a failure that depends on such a choice is found by luck.
+    pub fn random(mut self) -> Self {
+        self.tries = RANDOM_TRIES;
         self
     }
 }
@@ -149,13 +170,13 @@ struct PartsState {
     /// The child, the poll (from 0) and the fault that this run is about.
     planned: Option<(String, usize, Fault)>,
     fired: bool,
-    alive: usize,
     children: BTreeMap<String, ChildState>,
 }
 
 #[derive(Clone, Default)]
 struct ChildState {
     polls: usize,
+    alive: usize,
     can_fail: bool,
     handle: Option<AbortHandle>,
 }
@@ -193,10 +214,21 @@ impl Parts {
 
     fn part<F: Future>(&self, name: String, future: F, fail: Option<Fail<F::Output>>) -> Child<F> {
         let mut state = self.state();
-        state.alive += 1;
-        state.children.entry(name.clone()).or_default().can_fail |= fail.is_some();
+        let child = state.children.entry(name.clone()).or_default();
+        child.alive += 1;
+        child.can_fail |= fail.is_some();
         drop(state);
         Child { future: Box::pin(future), name, fail, parts: self.clone() }
+    }
+
+    /// What is alive of `tasks` tasks and all children, in words, unless it is nothing.
+    fn alive(&self, tasks: usize) -> Option<String> {
+        let state = self.state();
+        let children = state.children.iter().filter(|(_, child)| child.alive > 0);
+        let children = children.map(|(name, child)| format!("{} of child '{name}'", child.alive));
+        let tasks = (tasks > 0).then(|| if tasks == 1 { "1 task".into() } else { format!("{tasks} tasks") });
+        let alive: Vec<String> = tasks.into_iter().chain(children).collect();
+        (!alive.is_empty()).then(|| alive.join(", "))
     }
 
     fn state(&self) -> MutexGuard<'_, PartsState> {
@@ -224,7 +256,12 @@ impl<F: Future> Future for Child<F> {
         child.polls += 1;
         let due = state.planned.as_ref().filter(|(name, at, _)| *name == self.name && *at == poll);
         let due = due.map(|(_, _, fault)| *fault);
-        state.fired |= due.is_some();
+        state.fired |= match due {
+            Some(Fault::Panic) => true,
+            Some(Fault::Fail) => self.fail.is_some(),
+            Some(Fault::Abort) => handle.is_some(),
+            None => false,
+        };
         drop(state);
         match (due, &self.fail, handle) {
             // resume_unwind and not panic!, so that a sweep does not print a thousand expected messages
@@ -241,7 +278,9 @@ impl<F: Future> Future for Child<F> {
 
 impl<F: Future> Drop for Child<F> {
     fn drop(&mut self) {
-        self.parts.state().alive -= 1;
+        if let Some(child) = self.parts.state().children.get_mut(&self.name) {
+            child.alive -= 1;
+        }
     }
 }
 
@@ -261,8 +300,11 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { points, triggers, triggered_points, violations } = self;
-        write!(f, "{points} points dropped, {triggers} faults, {triggered_points} dropped after a fault: ")?;
-        write!(f, "{} violations", violations.len())?;
+        write!(
+            f,
+            "dropped at {points} points, {triggers} triggers, dropped at {triggered_points} points after one: "
+        )?;
+        write!(f, "{} violation{}", violations.len(), if violations.len() == 1 { "" } else { "s" })?;
         for (point, what) in violations.iter().take(10) {
             write!(f, "\n  {point}: {what}")?;
         }
@@ -296,6 +338,9 @@ pub fn explore<T: 'static>(make: impl Fn(&Parts) -> Scene<T>) -> Report {
     let mut sweep =
         Sweep { make, only: std::env::var(ONLY).ok(), report: Report::default(), watchdog: watchdog() };
     let whole = sweep.run(&Trigger::None, Point::End);
+    if whole.endless {
+        return sweep.report;
+    }
     for point in points(whole.polls) {
         let run = sweep.run(&Trigger::None, point);
         sweep.report.points += usize::from(run.reached);
@@ -303,7 +348,11 @@ pub fn explore<T: 'static>(make: impl Fn(&Parts) -> Scene<T>) -> Report {
     for trigger in whole.triggers() {
         let run = sweep.run(&trigger, Point::End);
         sweep.report.triggers += usize::from(run.fired);
-        for point in points(run.polls) {
+        if run.endless {
+            continue;
+        }
+        // To drop it before the trigger would repeat a point already tried.
+        for point in points(run.polls).skip_while(|point| run.triggered != Some(*point)) {
             let run = sweep.run(&trigger, point);
             sweep.report.triggered_points += usize::from(run.reached && run.fired);
         }
@@ -319,27 +368,45 @@ struct Sweep<M> {
 }
 
 impl<M> Sweep<M> {
-    /// One run on a runtime of its own. Runs left out by `SWEEP_POINT` are made too, but say nothing.
+    /// Tries one point. `SWEEP_POINT` leaves out all but the runs that lead to its point.
     fn run<T: 'static>(&mut self, trigger: &Trigger, point: Point) -> Run
     where
         M: Fn(&Parts) -> Scene<T>,
     {
         let name = format!("{trigger}{point}");
+        let sought = self.only.as_ref().is_none_or(|only| *only == name);
+        let leads_there = |only: &String| point == Point::End && only.starts_with(&trigger.to_string());
+        if !sought && !self.only.as_ref().is_some_and(leads_there) {
+            return Run::default();
+        }
         // The other end lives until this sweep is dropped, so the message cannot be refused.
         let _ = self.watchdog.send(name.clone());
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build_local(LocalOptions::default());
-        let runtime = runtime.expect("the operating system grants a timer and an event queue");
-        let mut run = runtime.block_on(run(&self.make, trigger, point));
-        // A trigger that did not happen before the drop repeats a point already tried.
-        let repeated = !matches!(trigger, Trigger::None) && !run.fired;
-        if !repeated && self.only.as_ref().is_none_or(|only| *only == name) {
+        let mut run = once(&self.make, trigger, point);
+        let tries = if sought && self.only.is_some() { REPEATED_TRIES } else { run.tries };
+        for _ in 1..tries {
+            if !run.violations.is_empty() {
+                break;
+            }
+            let again = once(&self.make, trigger, point);
+            // The longest of the random runs has the points that the others have, and more.
+            if !again.violations.is_empty() || again.polls > run.polls {
+                run = again;
+            }
+        }
+        // Without its trigger, a run repeats a point already tried.
+        if sought && (run.fired || matches!(trigger, Trigger::None)) {
             self.report.violations.extend(run.violations.drain(..).map(|what| (name.clone(), what)));
         }
         run
     }
+}
+
+/// One run on a runtime of its own.
+fn once<T: 'static>(make: impl Fn(&Parts) -> Scene<T>, trigger: &Trigger, point: Point) -> Run {
+    let runtime =
+        Builder::new_current_thread().enable_all().start_paused(true).build_local(LocalOptions::default());
+    let runtime = runtime.expect("the operating system grants a timer and an event queue");
+    runtime.block_on(run(make, trigger, point))
 }
 
 /// Where the subject is dropped.
@@ -372,7 +439,7 @@ impl fmt::Display for Point {
 enum Trigger {
     None,
     Fault { child: String, poll: usize, fault: Fault },
-    Stop { after: usize },
+    Stop { at: Point },
 }
 
 impl fmt::Display for Trigger {
@@ -380,16 +447,22 @@ impl fmt::Display for Trigger {
         match self {
             Trigger::None => Ok(()),
             Trigger::Fault { child, poll, fault } => write!(f, "{fault:?}:{child}:{poll}/"),
-            Trigger::Stop { after } => write!(f, "Stop:{after}/"),
+            Trigger::Stop { at } => write!(f, "Stop:{at}/"),
         }
     }
 }
 
+#[derive(Default)]
 struct Run {
     polls: usize,
     reached: bool,
+    tries: usize,
     fired: bool,
+    /// The first point after the trigger.
+    triggered: Option<Point>,
     stoppable: bool,
+    /// It woke itself over and over again: there is no point in dropping it at each of the points.
+    endless: bool,
     children: BTreeMap<String, ChildState>,
     violations: Vec<String>,
 }
@@ -410,7 +483,7 @@ impl Run {
             }
         }
         if self.stoppable {
-            triggers.extend((0..self.polls).map(|after| Trigger::Stop { after }));
+            triggers.extend(points(self.polls).map(|at| Trigger::Stop { at }));
         }
         triggers
     }
@@ -421,9 +494,9 @@ async fn run<T: 'static>(make: impl Fn(&Parts) -> Scene<T>, trigger: &Trigger, p
     if let Trigger::Fault { child, poll, fault } = trigger {
         parts.state().planned = Some((child.clone(), *poll, *fault));
     }
-    let Scene { subject, bystanders, stop, check, outlived, returns_panics } = make(&parts);
+    let Scene { subject, bystanders, stop, check, outlived, returns_panics, tries } = make(&parts);
     let bystanders: Vec<JoinHandle<()>> = bystanders.into_iter().map(spawn_local).collect();
-    let stop_after = if let Trigger::Stop { after } = trigger { Some(*after) } else { None };
+    let stop_at = if let Trigger::Stop { at } = trigger { Some(*at) } else { None };
     yield_now().await;
     let mut driver = Driver {
         subject: Some(subject),
@@ -432,37 +505,40 @@ async fn run<T: 'static>(make: impl Fn(&Parts) -> Scene<T>, trigger: &Trigger, p
         reached: false,
         stoppable: stop.is_some(),
         stop,
-        stop_after,
+        stop_at,
+        parts: parts.clone(),
+        triggered: None,
+        endless: false,
+        violations: Vec::new(),
     };
-    let mut violations = Vec::new();
-
     let ended = timeout(SETTLE, driver.drive()).await.unwrap_or_else(|_| {
-        violations.push(format!("the subject was polled {} times and then waited for ever", driver.polls));
-        drop(driver.subject.take());
+        let polls = driver.polls;
+        driver.violations.push(format!(
+            "the subject waits for ever: it was polled {polls} times and did not end within an hour"
+        ));
+        driver.drop_subject();
         Ended::Dropped
     });
-    let fired = driver.stoppable && driver.stop.is_none() || parts.state().fired;
+    let mut violations = std::mem::take(&mut driver.violations);
+    let fired = driver.fired();
     if matches!(ended, Ended::Dropped) {
         // Timers have a resolution of 1 ms: whatever is ready to run does so first, and nothing else.
         sleep(Duration::from_millis(1)).await;
     }
     let waiting = bystanders.iter().filter(|task| !task.is_finished()).count();
     let tasks = Handle::current().metrics().num_alive_tasks().saturating_sub(waiting);
-    let children = parts.state().alive;
-    if !outlived && (tasks > 0 || children > 0) {
-        violations
-            .push(format!("it is gone, but {tasks} tasks and {children} children of its own are alive"));
+    if !outlived && let Some(alive) = parts.alive(tasks) {
+        violations.push(format!("the subject is gone, but alive of its own: {alive}"));
     }
     match &ended {
         Ended::Panicked(message) if parts.fault() != Some(Fault::Panic) => {
             violations.push(format!("the subject panicked: {message}"));
         }
         Ended::Returned(_) if parts.fault() == Some(Fault::Panic) && !returns_panics => {
-            violations.push("it returned as if its child had not panicked".into());
+            violations.push("the subject returned as if its child had not panicked".into());
         }
         _ => {}
     }
-    drop(driver.subject);
 
     sleep(SETTLE).await;
     let alive = Handle::current().metrics().num_alive_tasks();
@@ -477,11 +553,8 @@ async fn run<T: 'static>(make: impl Fn(&Parts) -> Scene<T>, trigger: &Trigger, p
             violations.push(format!("bystander {number} failed: {error}"));
         }
     }
-    if alive > waiting {
-        violations.push(format!("{} tasks are alive an hour later", alive - waiting));
-    }
-    if parts.state().alive > 0 {
-        violations.push(format!("{} children still exist an hour later", parts.state().alive));
+    if let Some(alive) = parts.alive(alive.saturating_sub(waiting)) {
+        violations.push(format!("alive an hour later: {alive}"));
     }
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(ended))) {
         violations.push(message(panic));
@@ -490,8 +563,11 @@ async fn run<T: 'static>(make: impl Fn(&Parts) -> Scene<T>, trigger: &Trigger, p
     Run {
         polls: driver.polls,
         reached: driver.reached,
+        tries,
         fired,
+        triggered: driver.triggered,
         stoppable: driver.stoppable,
+        endless: driver.endless,
         children: state.children.clone(),
         violations,
     }
@@ -505,7 +581,11 @@ struct Driver<T> {
     reached: bool,
     stoppable: bool,
     stop: Option<Box<dyn FnOnce()>>,
-    stop_after: Option<usize>,
+    stop_at: Option<Point>,
+    parts: Parts,
+    triggered: Option<Point>,
+    endless: bool,
+    violations: Vec<String>,
 }
 
 impl<T> Driver<T> {
@@ -514,50 +594,62 @@ impl<T> Driver<T> {
         let waker = Waker::from(woken.clone());
         poll_fn(|context| {
             woken.outer().clone_from(context.waker());
-            while woken.flag.swap(false, Ordering::AcqRel) {
-                let point = if self.polls == 0 { Point::Unpolled } else { Point::Woken(self.polls) };
-                if self.stop_after == Some(0) && self.polls == 0 {
-                    self.ask_to_stop();
-                }
-                if self.point == point {
-                    return Poll::Ready(self.drop_subject());
-                }
-                assert!(self.polls < MOST_POLLS, "the subject was polled {MOST_POLLS} times without an end");
-                let Some(subject) = &mut self.subject else { return Poll::Pending };
-                self.polls += 1;
-                let mut context = Context::from_waker(&waker);
-                match catch_unwind(AssertUnwindSafe(|| subject.as_mut().poll(&mut context))) {
-                    Err(panic) => return Poll::Ready(Ended::Panicked(message(panic))),
-                    Ok(Poll::Ready(value)) => return Poll::Ready(Ended::Returned(value)),
-                    Ok(Poll::Pending) => {}
-                }
-                if self.stop_after == Some(self.polls) {
-                    self.ask_to_stop();
-                }
-                if self.point == Point::Suspended(self.polls) {
-                    return Poll::Ready(self.drop_subject());
-                }
-                // A subject that woke itself is polled in the next turn, as the scheduler would do.
-                if woken.flag.load(Ordering::Acquire) {
-                    return Poll::Pending;
-                }
+            if !woken.flag.swap(false, Ordering::AcqRel) {
+                return Poll::Pending;
             }
-            Poll::Pending
+            let point = if self.polls == 0 { Point::Unpolled } else { Point::Woken(self.polls) };
+            if self.arrive(point) {
+                return Poll::Ready(Ended::Dropped);
+            }
+            let Some(subject) = &mut self.subject else { return Poll::Pending };
+            self.polls += 1;
+            let mut context = Context::from_waker(&waker);
+            let ended = match catch_unwind(AssertUnwindSafe(|| subject.as_mut().poll(&mut context))) {
+                Err(panic) => Ended::Panicked(message(panic)),
+                Ok(Poll::Ready(value)) => Ended::Returned(value),
+                Ok(Poll::Pending) if self.polls == MOST_POLLS => {
+                    self.endless = true;
+                    self.violations.push(format!("the subject was polled {MOST_POLLS} times without an end"));
+                    Ended::Dropped
+                }
+                Ok(Poll::Pending) if self.arrive(Point::Suspended(self.polls)) => {
+                    return Poll::Ready(Ended::Dropped);
+                }
+                // A subject that woke itself has woken the driver too: it is polled in the next turn, as the
+                // scheduler would do.
+                Ok(Poll::Pending) => return Poll::Pending,
+            };
+            // `.await` drops a future that is ready, with all it still holds, before the caller goes on.
+            self.drop_subject();
+            Poll::Ready(ended)
         })
         .await
     }
 
-    fn ask_to_stop(&mut self) {
-        if let Some(ask) = self.stop.take() {
+    /// Does what is to be done at `point`, and says whether the subject was dropped there.
+    fn arrive(&mut self, point: Point) -> bool {
+        if self.stop_at == Some(point)
+            && let Some(ask) = self.stop.take()
+        {
             ask();
         }
+        if self.fired() {
+            self.triggered.get_or_insert(point);
+        }
+        if self.point == point {
+            self.reached = true;
+            self.drop_subject();
+        }
+        self.reached
     }
 
-    fn drop_subject(&mut self) -> Ended<T> {
-        self.reached = true;
-        match catch_unwind(AssertUnwindSafe(|| drop(self.subject.take()))) {
-            Ok(()) => Ended::Dropped,
-            Err(panic) => Ended::Panicked(format!("while it was dropped: {}", message(panic))),
+    fn fired(&self) -> bool {
+        self.stoppable && self.stop.is_none() || self.parts.state().fired
+    }
+
+    fn drop_subject(&mut self) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(self.subject.take()))) {
+            self.violations.push(format!("the subject panicked while it was dropped: {}", message(panic)));
         }
     }
 }
@@ -594,14 +686,19 @@ fn repeat(point: &str, test: &str) -> String {
     let program = std::env::current_exe().unwrap_or_default();
     let program = program.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let target = program.rsplit_once('-').map_or(program.as_str(), |(target, _hash)| target);
+    // The package's unit tests, or an integration test that has its name: nothing tells them apart.
     let target =
-        if target == package.replace('-', "_") { "--lib".into() } else { format!("--test {target}") };
-    format!("{ONLY}='{point}' cargo test -p {package} {target} -- --exact {test}")
+        if target == package.replace('-', "_") { String::new() } else { format!(" --test {target}") };
+    // With --test-threads=1 there is but one thread, and it is not named after the test.
+    let test = if test == "main" { String::new() } else { format!(" --exact {test}") };
+    let point = point.replace('\'', r"'\''");
+    format!("{ONLY}='{point}' cargo test -p {package}{target} --{test} --nocapture")
 }
 
-/// Ends the process when one run spins for so long that it cannot be waiting for the processor.
+/// Ends the process when one point spins for so long that it cannot be waiting for the processor.
 fn watchdog() -> mpsc::Sender<String> {
     let (sender, runs) = mpsc::channel::<String>();
+    let test = std::thread::current().name().unwrap_or("?").to_owned();
     std::thread::spawn(move || {
         let mut point = String::new();
         loop {
@@ -610,7 +707,7 @@ fn watchdog() -> mpsc::Sender<String> {
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     eprintln!(
-                        "sweep: {point} spins: it has used {HUNG:?} of real time without coming to rest"
+                        "sweep {test}: {point} spins: it has used {HUNG:?} of real time without coming to rest"
                     );
                     std::process::exit(101);
                 }

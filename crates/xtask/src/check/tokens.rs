@@ -1,0 +1,125 @@
+//! Code that is not there yet, tests that are not run, and tests that sleep and hope.
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use registry::Problem;
+use registry::paths::{TestFunction, test_functions};
+
+use super::problem;
+
+pub(super) fn check(path: &str, tokens: &TokenStream, problems: &mut Vec<Problem>) {
+    unfinished(path, tokens.clone(), problems);
+    for test in test_functions(tokens.clone()) {
+        sleeping(path, &test, problems);
+    }
+}
+
+fn unfinished(path: &str, tokens: TokenStream, problems: &mut Vec<Problem>) {
+    let tokens: Vec<_> = tokens.into_iter().collect();
+    for (index, token) in tokens.iter().enumerate() {
+        let is = |offset: usize, wanted: char| matches!(tokens.get(index + offset), Some(TokenTree::Punct(punct)) if punct.as_char() == wanted);
+        match token {
+            TokenTree::Ident(ident) if (ident == "todo" || ident == "unimplemented") && is(1, '!') => {
+                let message = format!("`{ident}!` is no code: write it, or leave it out");
+                problems.push(problem(path, ident.span().start().line, message));
+            }
+            TokenTree::Punct(punct) if punct.as_char() == '#' => {
+                if let Some(TokenTree::Group(group)) = tokens.get(index + 1)
+                    && group.delimiter() == Delimiter::Bracket
+                    && ignores(group.stream())
+                {
+                    let message =
+                        "an `#[ignore]`d test proves nothing: make it fast enough to run, or leave it out";
+                    problems.push(problem(path, punct.span().start().line, message));
+                }
+            }
+            TokenTree::Group(group) => unfinished(path, group.stream(), problems),
+            _ => {}
+        }
+    }
+}
+
+/// `ignore`, `ignore = "…"`, `cfg_attr(…, ignore)`
+fn ignores(attribute: TokenStream) -> bool {
+    let tokens: Vec<_> = attribute.into_iter().collect();
+    match &tokens[..] {
+        [TokenTree::Ident(name), ..] if name == "ignore" => true,
+        [TokenTree::Ident(name), TokenTree::Group(group)] if name == "cfg_attr" => {
+            group.stream().into_iter().any(|token| matches!(token, TokenTree::Ident(it) if it == "ignore"))
+        }
+        _ => false,
+    }
+}
+
+/// A test may wait for a time only on a paused clock. The sweep pauses its own.
+fn sleeping(path: &str, test: &TestFunction, problems: &mut Vec<Problem>) {
+    let paused = test.attributes.iter().any(|it| names(it.clone(), &["start_paused"]).is_some())
+        || names(test.body.clone(), &["start_paused", "pause", "sweep", "explore"]).is_some();
+    if let Some(line) = names(test.body.clone(), &["sleep", "sleep_until"])
+        && !paused
+    {
+        let message = format!(
+            "`{}` sleeps on the real clock and hopes: add `start_paused = true`, or wait for what is awaited",
+            test.name
+        );
+        problems.push(problem(path, line, message));
+    }
+}
+
+/// The line of the first identifier that is one of `wanted`.
+fn names(tokens: TokenStream, wanted: &[&str]) -> Option<usize> {
+    tokens.into_iter().find_map(|token| match token {
+        TokenTree::Ident(ident) if wanted.iter().any(|it| ident == it) => Some(ident.span().start().line),
+        TokenTree::Group(group) => names(group.stream(), wanted),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Vec<String> {
+        let mut problems = Vec::new();
+        check("a.rs", &text.parse().unwrap(), &mut problems);
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    fn starts(text: &str, start: &str) {
+        let found = found(text);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with(start), "{found:?}");
+    }
+
+    #[test]
+    fn code_that_is_not_there_is_found() {
+        starts("fn a() {\n    todo!()\n}\n", "a.rs:2: `todo!`");
+        starts("fn a() { b(|| unimplemented!(\"later\")) }\n", "a.rs:1: `unimplemented!`");
+        assert_eq!(found("/// todo!()\nfn todo() { let s = \"todo!()\"; todo(); }\n"), [""; 0]);
+    }
+
+    #[test]
+    fn ignored_tests_are_found() {
+        starts("#[test]\n#[ignore]\nfn a() {}\n", "a.rs:2: an `#[ignore]`d test");
+        starts(
+            "mod t {\n    #[test]\n    #[ignore = \"slow\"]\n    fn a() {}\n}\n",
+            "a.rs:3: an `#[ignore]`d test",
+        );
+        starts("#[cfg_attr(windows, ignore)]\nfn a() {}\n", "a.rs:1: an `#[ignore]`d test");
+        assert_eq!(found("#[test]\n#[should_panic]\nfn ignore() { ignore(); }\n"), [""; 0]);
+    }
+
+    #[test]
+    fn sleeping_tests_are_found() {
+        starts("#[tokio::test]\nasync fn a() {\n    tokio::time::sleep(X).await;\n}\n", "a.rs:3: `a` sleeps");
+        starts("#[test]\nfn a() { std::thread::sleep(X); }\n", "a.rs:2: `a` sleeps");
+        for text in [
+            "#[tokio::test(start_paused = true)]\nasync fn a() { sleep(X).await; }\n",
+            "#[test]\nfn a() { Builder::new().start_paused(true); sleep(X); }\n",
+            "#[tokio::test]\nasync fn a() { tokio::time::pause(); sleep(X).await; }\n",
+            "#[test]\nfn a() { sweep(|_| Scene::new(sleep(X))); }\n",
+            "fn helper() { sleep(X) }\n",
+        ] {
+            assert_eq!(found(text), [""; 0], "{text}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The mistake: `try_join!` over the handles of spawned tasks, in the belief that an error stops the other tasks.
+//!
+//! Symptom: the caller has its error at 20 ms, and two uploads go on and take effect after it.
+//! Cause: `try_join!` drops the other handles, and a `JoinHandle` that is dropped leaves its task running.
+//! Fix: `try_gather`, which aborts the other tasks and awaits their end. Or `try_join!` over futures, not tasks.
+//!
+//! ```console
+//! cargo run --example trap_try_join_handles
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::ensure;
+use clap::Parser;
+use support::lanes::{LaneExt, PictureArgs, record, waiting};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio::try_join;
+
+/// How many uploads have taken effect.
+pub type Uploaded = Arc<AtomicUsize>;
+
+/// Uploads a file in so many milliseconds. The one of 20 ms fails.
+async fn upload(milliseconds: u64, uploaded: Uploaded) -> anyhow::Result<()> {
+    waiting("io", sleep(Duration::from_millis(milliseconds))).await;
+    ensure!(milliseconds != 20, "no space left");
+    uploaded.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+// ANCHOR: wrong
+/// Uploads three files, or none is of use.
+pub async fn wrong(uploaded: Uploaded) -> anyhow::Result<()> {
+    let spawn = |milliseconds| {
+        let upload = upload(milliseconds, uploaded.clone());
+        join(tokio::spawn(upload.try_lane(format!("upload {milliseconds}"))))
+    };
+    try_join!(spawn(50), spawn(20), spawn(80))?;
+    Ok(())
+}
+
+/// The task's own error, which `try_join!` over bare handles does not even notice.
+async fn join(task: JoinHandle<anyhow::Result<()>>) -> anyhow::Result<()> {
+    task.await?
+}
+// ANCHOR_END: wrong
+
+/// What a caller sees, and what happens behind its back.
+#[derive(Debug, PartialEq)]
+pub struct Seen {
+    /// When the error came.
+    pub failed_after: Duration,
+    /// How many tasks were alive then.
+    pub still_running: usize,
+    /// How many uploads took effect after it.
+    pub uploaded_later: usize,
+}
+
+/// Runs one of the two and looks on for 100 ms after its end.
+pub async fn look(upload_all: impl AsyncFnOnce(Uploaded) -> anyhow::Result<()>) -> Seen {
+    let (uploaded, start) = (Uploaded::default(), Instant::now());
+    let _failed = upload_all(uploaded.clone()).try_lane("upload all").await;
+    let failed_after = start.elapsed();
+    let still_running = Handle::current().metrics().num_alive_tasks();
+    let before = uploaded.load(Ordering::Relaxed);
+    sleep(Duration::from_millis(100)).await;
+    Seen { failed_after, still_running, uploaded_later: uploaded.load(Ordering::Relaxed) - before }
+}
+
+#[tokio::main(flavor = "current_thread", start_paused = true)]
+async fn main() -> std::io::Result<()> {
+    let args = PictureArgs::parse();
+    let (seen, left) = record("try_join!", look(wrong)).await;
+    print("wrong", &seen);
+    let (seen, right) = record("try_gather", look(right)).await;
+    print("right", &seen);
+    args.show(&left.beside(right))
+}
+
+fn print(which: &str, seen: &Seen) {
+    let Seen { failed_after, still_running, uploaded_later } = seen;
+    println!(
+        "{which}: failed after {} ms, {still_running} tasks still running, {uploaded_later} uploads after the error",
+        failed_after.as_millis()
+    );
+}
