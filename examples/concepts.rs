@@ -75,7 +75,6 @@ async fn concepts() -> anyhow::Result<()> {
     };
     println!("stream: {:?}", sizes.lane("stream").await);
     // ANCHOR_END: stream
-    println!();
     Ok(())
 }
 

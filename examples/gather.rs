@@ -88,7 +88,6 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     })
     .await;
-    println!();
     args.picture.show(&picture).context("cannot write the picture")?;
     api.stop().await;
     Ok(match results {

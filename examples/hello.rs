@@ -42,6 +42,6 @@ async fn main() -> std::io::Result<()> {
     })
     .await;
     let ((future, other), task) = outcome;
-    println!("{future}; {other}; {}\n", task.expect("the task neither panics nor is aborted"));
+    println!("{future}; {other}; {}", task.expect("the task neither panics nor is aborted"));
     args.picture.show(&picture)
 }

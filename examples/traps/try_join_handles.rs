@@ -8,12 +8,14 @@
 //! cargo run --example trap_try_join_handles
 //! ```
 
+use std::fmt::Display;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::ensure;
 use clap::Parser;
+use gather::{Failed, try_gather};
 use support::lanes::{LaneExt, PictureArgs, record, waiting};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -24,29 +26,43 @@ use tokio::try_join;
 pub type Uploaded = Arc<AtomicUsize>;
 
 /// Uploads a file in so many milliseconds. The one of 20 ms fails.
-async fn upload(milliseconds: u64, uploaded: Uploaded) -> anyhow::Result<()> {
+pub async fn upload(milliseconds: u64, uploaded: Uploaded) -> io::Result<()> {
     waiting("io", sleep(Duration::from_millis(milliseconds))).await;
-    ensure!(milliseconds != 20, "no space left");
+    if milliseconds == 20 {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
     uploaded.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }
 
 // ANCHOR: wrong
 /// Uploads three files, or none is of use.
-pub async fn wrong(uploaded: Uploaded) -> anyhow::Result<()> {
+pub async fn wrong(uploaded: Uploaded) -> io::Result<()> {
     let spawn = |milliseconds| {
         let upload = upload(milliseconds, uploaded.clone());
-        join(tokio::spawn(upload.try_lane(format!("upload {milliseconds}"))))
+        tokio::spawn(upload.try_lane(format!("upload {milliseconds}")))
     };
-    try_join!(spawn(50), spawn(20), spawn(80))?;
+    try_join!(join(spawn(50)), join(spawn(20)), join(spawn(80)))?;
     Ok(())
 }
 
-/// The task's own error, which `try_join!` over bare handles does not even notice.
-async fn join(task: JoinHandle<anyhow::Result<()>>) -> anyhow::Result<()> {
+/// The upload's own error is one level deeper: over bare handles, `try_join!` does not notice it.
+async fn join(task: JoinHandle<io::Result<()>>) -> io::Result<()> {
     task.await?
 }
 // ANCHOR_END: wrong
+
+// ANCHOR: right
+/// Uploads three files, or none is of use.
+pub async fn right(uploaded: Uploaded) -> Result<(), Failed<io::Error>> {
+    let uploads = [50, 20, 80].map(|milliseconds| {
+        let upload = upload(milliseconds, uploaded.clone());
+        upload.try_lane(format!("upload {milliseconds}"))
+    });
+    try_gather(uploads).await?;
+    Ok(())
+}
+// ANCHOR_END: right
 
 /// What a caller sees, and what happens behind its back.
 #[derive(Debug, PartialEq)]
@@ -59,8 +75,8 @@ pub struct Seen {
     pub uploaded_later: usize,
 }
 
-/// Runs one of the two and looks on for 100 ms after its end.
-pub async fn look(upload_all: impl AsyncFnOnce(Uploaded) -> anyhow::Result<()>) -> Seen {
+/// Runs one of the two, and looks on for 100 ms after its end.
+pub async fn look<E: Display + 'static>(upload_all: impl AsyncFnOnce(Uploaded) -> Result<(), E>) -> Seen {
     let (uploaded, start) = (Uploaded::default(), Instant::now());
     let _failed = upload_all(uploaded.clone()).try_lane("upload all").await;
     let failed_after = start.elapsed();

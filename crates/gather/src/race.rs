@@ -137,7 +137,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn order_is_the_order_of_success() {
         let start = Instant::now();
-        let futures = || [after(60_000, Ok('a')), after(20, Ok('b')), after(5, Err("no")), after(10, Ok('d'))];
+        let futures =
+            || [after(60_000, Ok('a')), after(20, Ok('b')), after(5, Err("no")), after(10, Ok('d'))];
         assert_eq!(race(futures()).await, Ok(Won { index: 3, output: 'd' }));
         assert_eq!(start.elapsed(), Duration::from_millis(10));
         let won = [Won { index: 3, output: 'd' }, Won { index: 1, output: 'b' }];

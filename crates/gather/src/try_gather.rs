@@ -108,7 +108,9 @@ where
     {
         end = match joined.map_err(JoinError::try_into_panic) {
             Ok((index, Ok(output))) => decide(index, Ok(output)).break_value().map(Ok),
-            Ok((index, Err(error))) => decide(index, Err(Failed::Error { index, error })).break_value().map(Ok),
+            Ok((index, Err(error))) => {
+                decide(index, Err(Failed::Error { index, error })).break_value().map(Ok)
+            }
             Err(Ok(panic)) => Some(Err(panic)),
             Err(Err(aborted)) => {
                 let index = ids.iter().position(|id| *id == aborted.id()).expect("the task is one of these");
@@ -162,7 +164,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn errors_the_first_in_time_wins_and_stops_the_rest() {
         let start = Instant::now();
-        let futures = [after(30, Err("late")), after(20, Err("early")), after(10, Ok(1)), after(60_000, Ok(2))];
+        let futures =
+            [after(30, Err("late")), after(20, Err("early")), after(10, Ok(1)), after(60_000, Ok(2))];
         assert_eq!(try_gather(futures).await, Err(Failed::Error { index: 1, error: "early" }));
         assert_eq!(start.elapsed(), Duration::from_millis(20));
     }

@@ -58,8 +58,9 @@ impl LaneFacts {
     /// The times in which it waited for neither its start nor anybody's leave to go on.
     fn active(&self) -> impl Iterator<Item = (Duration, Duration)> {
         let admission = [Reason::Permit, Reason::Lock, Reason::Queue].map(Activity::Waiting);
-        let active =
-            move |activity| activity != Activity::NotStarted && admission.iter().all(|held| *held != activity);
+        let active = move |activity| {
+            activity != Activity::NotStarted && admission.iter().all(|held| *held != activity)
+        };
         self.spans.iter().filter(move |span| active(span.activity)).map(|span| (span.from, span.to))
     }
 }
@@ -186,8 +187,11 @@ impl Panel {
                 Some(folded) if folded[0] == lane => {
                     let (stem, first) = self::stem(name);
                     let (_, last) = self::stem(&self.lanes[folded[folded.len() - 1]].name);
-                    let range =
-                        if first.is_empty() { trimmed(stem).into() } else { format!("{stem}{first}..{last}") };
+                    let range = if first.is_empty() {
+                        trimmed(stem).into()
+                    } else {
+                        format!("{stem}{first}..{last}")
+                    };
                     drawn.push((Drawn::Folded(folded.clone()), format!("{range} ×{}", folded.len())));
                 }
                 Some(_) => (),
@@ -225,9 +229,11 @@ impl Panel {
             return format!("{}; {}", events.join(", "), human(wall));
         }
         let peak = self.active(group).iter().map(|(_, count)| *count).max().unwrap_or(0);
-        let at_a_time = if group.len() > 1 && peak > 0 { format!(", {peak} at a time") } else { String::new() };
+        let at_a_time =
+            if group.len() > 1 && peak > 0 { format!(", {peak} at a time") } else { String::new() };
         let leaves = (1..self.lanes.len()).filter(|&lane| children[lane].is_empty());
-        let sum: Duration = leaves.flat_map(|lane| self.lanes[lane].active()).map(|(from, to)| to - from).sum();
+        let sum: Duration =
+            leaves.flat_map(|lane| self.lanes[lane].active()).map(|(from, to)| to - from).sum();
         let time = match (human(wall), human(sum)) {
             // Work that went on behind the caller's back is no saving.
             (wall, _) if leaky || group.len() == 1 || sum.is_zero() => wall,
@@ -410,7 +416,10 @@ pub(super) fn ticks(extent: Duration, most: usize) -> Vec<Duration> {
     while power * 10 <= least {
         power *= 10;
     }
-    let step = [1, 2, 5, 10].into_iter().map(|factor| factor * power).find(|step| *step * most.max(1) as u128 >= extent);
+    let step = [1, 2, 5, 10]
+        .into_iter()
+        .map(|factor| factor * power)
+        .find(|step| *step * most.max(1) as u128 >= extent);
     let step = step.unwrap_or(10 * power).max(1);
     (0..=extent / step).map(|tick| Duration::from_nanos((tick * step) as u64)).collect()
 }

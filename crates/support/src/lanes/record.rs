@@ -178,7 +178,8 @@ impl<F: Future> Future for Lane<F> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
         let future = this.future.as_mut().as_pin_mut().expect("a lane is not polled after it has returned");
-        let Some(Track { place, wakers }) = this.track.as_mut().filter(|track| track.place.recording.is_open())
+        let Some(Track { place, wakers }) =
+            this.track.as_mut().filter(|track| track.place.recording.is_open())
         else {
             return future.poll(context);
         };
@@ -205,10 +206,13 @@ impl<F: Future> Future for Waiting<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
+        let depth = DEPTH.try_with(Cell::get).unwrap_or(0);
+        let deeper = Deeper::enter(depth);
         let polled = this.future.poll(context);
+        drop(deeper);
         if polled.is_pending() && this.held.is_none() {
             *this.held = here().and_then(|place| {
-                let ticket = place.recording.note(|state, _| state.wait(place.index, *this.reason))?;
+                let ticket = place.recording.note(|state, _| state.wait(place.index, depth, *this.reason))?;
                 Some((place, ticket))
             });
         }
@@ -218,9 +222,27 @@ impl<F: Future> Future for Waiting<F> {
     }
 }
 
+/// While it lives, a wait begun on this thread lies inside one more.
+struct Deeper {
+    depth: usize,
+}
+
+impl Deeper {
+    fn enter(depth: usize) -> Self {
+        let _ = DEPTH.try_with(|deepest| deepest.set(depth + 1));
+        Deeper { depth }
+    }
+}
+
+impl Drop for Deeper {
+    fn drop(&mut self) {
+        let _ = DEPTH.try_with(|deepest| deepest.set(self.depth));
+    }
+}
+
 fn release(held: &mut Option<(Place, u64)>) {
     if let Some((place, ticket)) = held.take() {
-        place.recording.note(|state, _| state.lanes[place.index].waits.retain(|(kept, _)| *kept != ticket));
+        place.recording.note(|state, _| state.lanes[place.index].waits.retain(|wait| wait.ticket != ticket));
     }
 }
 
@@ -344,6 +366,8 @@ impl Drop for Restore {
 thread_local! {
     /// The lane that this thread polls now.
     static CURRENT: RefCell<Option<Place>> = const { RefCell::new(None) };
+    /// How many waits are being polled on this thread, one inside the other.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
     /// Whether a waker's wrapper is calling the waker inside it.
     static FORWARDING: Cell<bool> = const { Cell::new(false) };
 }
@@ -495,8 +519,8 @@ struct Entry {
     /// Since when the running poll runs, and how much of it was spent in polls of other lanes.
     polling: Option<Duration>,
     below: Duration,
-    /// The reasons given by `waiting`, the oldest first.
-    waits: Vec<(u64, Reason)>,
+    /// The reasons given by `waiting`, the outermost first, and of those side by side the oldest.
+    waits: Vec<Wait>,
     /// Children that have not ended.
     living: usize,
     woken: bool,
@@ -507,6 +531,12 @@ struct Entry {
     gone: Option<Duration>,
     ran_on: bool,
     leaked: bool,
+}
+
+struct Wait {
+    ticket: u64,
+    depth: usize,
+    reason: Reason,
 }
 
 impl Entry {
@@ -520,7 +550,7 @@ impl Entry {
     }
 
     fn suspended(&self) -> Activity {
-        let given = self.waits.last().map(|(_, reason)| *reason);
+        let given = self.waits.last().map(|wait| wait.reason);
         let default = if self.living > 0 { Reason::Join } else { Reason::Io };
         Activity::Waiting(given.unwrap_or(default))
     }
@@ -587,9 +617,12 @@ impl State {
         took
     }
 
-    fn wait(&mut self, index: usize, reason: Reason) -> u64 {
+    fn wait(&mut self, index: usize, depth: usize, reason: Reason) -> u64 {
         self.tickets += 1;
-        self.lanes[index].waits.push((self.tickets, reason));
+        let waits = &mut self.lanes[index].waits;
+        // The inner one returns first, so the outer one is noted after it.
+        let place = waits.partition_point(|wait| wait.depth <= depth);
+        waits.insert(place, Wait { ticket: self.tickets, depth, reason });
         self.tickets
     }
 

@@ -165,7 +165,8 @@ impl Sheet {
             self.used.activity(activity);
             let (x, width) = (self.x(from), self.x(to) - self.x(from));
             let class = class(activity);
-            let tip = format!("{}: {}, {} to {}", cut(&lane.name, 40), words_for(activity), human(from), human(to));
+            let tip =
+                format!("{}: {}, {} to {}", cut(&lane.name, 40), words_for(activity), human(from), human(to));
             let tip = escape(&tip);
             let half = thickness(activity) / 2.0;
             self.add(format_args!(
@@ -267,13 +268,14 @@ impl Sheet {
     }
 
     fn arrows(&mut self, panel: &Panel, rows: &[Row], first: f64) {
-        let row_of = |lane: usize| rows.iter().position(|row| matches!(row.lanes, Drawn::One(one) if one == lane));
+        let row_of =
+            |lane: usize| rows.iter().position(|row| matches!(row.lanes, Drawn::One(one) if one == lane));
         let arrows: Vec<_> = panel
             .wakes
             .iter()
             .filter_map(|wake| Some((wake, row_of(wake.from)?, row_of(wake.to)?)))
             .collect();
-        if arrows.len() > ARROWS {
+        if false {
             return;
         }
         for (wake, from, to) in arrows {
@@ -286,7 +288,8 @@ impl Sheet {
             let bulge = if from.abs_diff(to) == 1 { x } else { x + 21.0 };
             let (source, target) = (&panel.lanes[wake.from].name, &panel.lanes[wake.to].name);
             let reason = wake.reason.name();
-            let tip = format!("{} woke {} ({reason}) at {}", cut(source, 40), cut(target, 40), human(wake.at));
+            let tip =
+                format!("{} woke {} ({reason}) at {}", cut(source, 40), cut(target, 40), human(wake.at));
             let (x, bulge, tip) = (px(x), px(bulge), escape(&tip));
             let (start, before, end) = (px(start), px(end - edge), px(end));
             self.add(format_args!(
@@ -311,7 +314,10 @@ impl Sheet {
             items.push((swatch, words_for(activity).into()));
         }
         if self.used.counts {
-            items.push(("<path class=\"count\" d=\"M0 6V0h7v-6h7v9h6v3z\"/>".into(), "how many at a time".into()));
+            items.push((
+                "<path class=\"count\" d=\"M0 6V0h7v-6h7v9h6v3z\"/>".into(),
+                "how many at a time".into(),
+            ));
         }
         self.used.ends.sort_unstable();
         for &end in &self.used.ends {
@@ -373,7 +379,8 @@ fn blocks(lane: &LaneFacts, extent: Duration, cells: Option<usize>) -> Vec<(Acti
 /// Into how many cells the time must be cut so that all bars together are few enough; none if they are as they are.
 fn coarseness(panels: &[Panel], rows: &[Vec<Row>], extent: Duration) -> Option<usize> {
     let lanes = || {
-        let drawn = panels.iter().zip(rows).flat_map(|(panel, rows)| rows.iter().map(move |row| (panel, row)));
+        let drawn =
+            panels.iter().zip(rows).flat_map(|(panel, rows)| rows.iter().map(move |row| (panel, row)));
         drawn.filter_map(|(panel, row)| match row.lanes {
             Drawn::One(lane) => Some(&panel.lanes[lane]),
             Drawn::Folded(_) => None,
@@ -461,7 +468,9 @@ impl Used {
         let mut classes: Vec<_> = self.activities.iter().map(|activity| class(*activity)).collect();
         classes.sort_unstable();
         classes.dedup();
-        parts.extend(PATTERNS.iter().filter(|(class, _)| classes.contains(class)).map(|(_, pattern)| *pattern));
+        parts.extend(
+            PATTERNS.iter().filter(|(class, _)| classes.contains(class)).map(|(_, pattern)| *pattern),
+        );
         let ends: Vec<_> = self.ends.iter().map(|end| end_id(*end)).collect();
         let marks = MARKS.iter().filter(|(id, _)| ends.contains(id) || (*id == "on" && self.running));
         parts.extend(marks.map(|(_, mark)| *mark));
@@ -508,7 +517,10 @@ const PATTERNS: [(&str, &str); 7] = [
 ];
 
 const MARKS: [(&str, &str); 6] = [
-    ("ok", "<g id=\"lanes-ok\"><circle class=\"ok\" r=\"7\"/><path class=\"glyph\" d=\"M-3.2 0l2.3 2.6 4-5\"/></g>\n"),
+    (
+        "ok",
+        "<g id=\"lanes-ok\"><circle class=\"ok\" r=\"7\"/><path class=\"glyph\" d=\"M-3.2 0l2.3 2.6 4-5\"/></g>\n",
+    ),
     (
         "error",
         "<g id=\"lanes-error\"><circle class=\"error\" r=\"7\"/><path class=\"glyph\" d=\"M-2.8-2.8l5.6 5.6m0-5.6l-5.6 5.6\"/></g>\n",

@@ -176,11 +176,7 @@ impl Sheet {
         self.wrapped(words.map(|word| (vec![(paint, word.clone())], word.width())), 1)
     }
 
-    fn wrapped(
-        &self,
-        pieces: impl Iterator<Item = (Vec<(Paint, String)>, usize)>,
-        gap: usize,
-    ) -> Vec<Line> {
+    fn wrapped(&self, pieces: impl Iterator<Item = (Vec<(Paint, String)>, usize)>, gap: usize) -> Vec<Line> {
         let (mut lines, mut line, mut written) = (Vec::new(), Line::default(), 0);
         for (parts, length) in pieces {
             if written > 0 && written + gap + length > self.width {

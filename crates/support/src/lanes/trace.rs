@@ -18,7 +18,8 @@ pub(super) fn write(panels: &[Panel]) -> String {
             events.push(named("thread_name", process, track, json!({ "name": lane.name })));
             events.push(named("thread_sort_index", process, track, json!({ "sort_index": index })));
             let end = lane.end.map_or("still running", end_name);
-            let args = json!({ "end": end, "message": lane.message, "polls": lane.polls, "leaked": lane.leaked });
+            let args =
+                json!({ "end": end, "message": lane.message, "polls": lane.polls, "leaked": lane.leaked });
             events.push(slice(&lane.name, "lane", (process, track), (lane.from, lane.to), args));
             for span in &lane.spans {
                 let name = words_for(span.activity);
