@@ -44,6 +44,16 @@ pub struct Example {
     pub line: usize,
 }
 
+impl Header {
+    /// When to use it: what follows `Use it` in the sentence of the docs that begins so.
+    pub fn use_it(&self) -> Option<String> {
+        let prose = self.before.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (_, rest) = prose.split_once("Use it ")?;
+        let end = rest.find(". ").or_else(|| rest.strip_suffix('.').map(str::len)).unwrap_or(rest.len());
+        Some(rest[..end].to_string())
+    }
+}
+
 /// Reads the `//!` lines at the top of `source`. Whatever is missing is left empty.
 pub fn read(source: &str) -> Header {
     let mut header = Header::default();
@@ -151,6 +161,7 @@ pub fn add() {}
         assert_eq!(header.promise, "Add two numbers");
         assert_eq!(header.before, "Use it for sums.");
         assert_eq!(header.after, "It is quick.");
+        assert_eq!(header.use_it().as_deref(), Some("for sums"));
         let rows: Vec<_> =
             header.contract.iter().map(|row| (row.name.as_str(), row.text.as_str(), row.line)).collect();
         assert_eq!(rows, [("Order", "any", 7), ("Errors", "overflow \\| none", 8)]);

@@ -387,6 +387,35 @@ async fn a_task_that_is_aborted_with_its_owner_is_no_leak() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_that_is_dropped_after_its_owner_is_a_leak_if_it_ran_or_stayed() {
+    let body = async {
+        let (go, gone) = oneshot::channel::<()>();
+        let owner = async {
+            let ran = async {
+                gone.await.unwrap();
+                pending::<()>().await
+            };
+            let ran = tokio::spawn(ran.lane("ran"));
+            let stayed = tokio::spawn(pending::<()>().lane("stayed"));
+            sleep(ms(10)).await;
+            (ran, stayed)
+        };
+        let (ran, stayed) = owner.lane("owner").await;
+        go.send(()).unwrap();
+        tokio::task::yield_now().await;
+        ran.abort();
+        assert!(ran.await.unwrap_err().is_cancelled());
+        sleep(ms(30)).await;
+        stayed.abort();
+        assert!(stayed.await.unwrap_err().is_cancelled());
+    };
+    let (_, picture) = record("root", body).await;
+    let (ran, stayed) = (named(&picture, "ran"), named(&picture, "stayed"));
+    assert_eq!((ran.end, ran.to, ran.leaked), (Some(End::Cancelled), ms(10), true));
+    assert_eq!((stayed.end, stayed.to, stayed.leaked), (Some(End::Cancelled), ms(40), true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_lane_holds_is_gone_when_it_ends() {
     let body = async {
         let mut call = pin!(timeout(ms(10), pending::<()>().lane("work")).try_lane("call"));
@@ -401,16 +430,18 @@ async fn what_a_lane_holds_is_gone_when_it_ends() {
 #[tokio::test(start_paused = true)]
 async fn what_runs_on_after_the_recording_still_works() {
     let (send, receive) = oneshot::channel();
+    let mut task = None;
     let body = async {
         let late = async {
             sleep(ms(10)).await;
             sleep(ms(10)).lane("never seen").await;
             send.send(7).unwrap();
         };
-        tokio::spawn(late.lane("late"));
+        task = Some(tokio::spawn(late.lane("late")));
     };
     let (_, picture) = record("root", body).await;
     assert_eq!(receive.await, Ok(7));
+    task.unwrap().await.unwrap();
     assert_eq!(picture.lanes().len(), 2);
     let late = named(&picture, "late");
     assert_eq!((late.end, late.leaked), (None, true));
@@ -702,6 +733,17 @@ async fn colour_adds_nothing_but_colour() {
 async fn the_legend_names_what_occurs_and_nothing_else() {
     let (_, picture) = record("root", async { sleep(ms(5)).lane("a").await }).await;
     assert_eq!(picture.text(80, Style::UNICODE).lines().last(), Some("━ io   ─ join   ✓ ok"));
+    // Nor what is too short to be drawn.
+    let body = async {
+        let lane = sleep(ms(4000)).lane("a");
+        sleep(ms(1)).await;
+        lane.await;
+    };
+    let (_, picture) = record("root", body).await;
+    assert_eq!(named(&picture, "a").spans[0].activity, Activity::NotStarted);
+    assert_eq!(picture.text(80, Style::UNICODE).lines().last(), Some("━ io   ─ join   ✓ ok"));
+    let svg = picture.svg();
+    assert!(svg.contains(">join<") && !svg.contains("not started"), "{svg}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -814,8 +856,8 @@ async fn twelve_lanes_stay_under_twenty_kilobytes_however_restless_they_are() {
     let permits = Semaphore::new(1);
     let restless = async |n: u64| {
         for step in 0..200 {
-            level("in use", step % 7);
             let _permit = waiting("permit", permits.acquire()).await;
+            level("weight", (step * 5 + n as usize) % 7);
             sleep(ms(1 + n % 3)).await;
         }
     };

@@ -3,7 +3,7 @@
 //! In the workspace Cargo unites the features that all packages ask for, and hides one that a recipe forgot to declare.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -246,6 +246,8 @@ fn manifest(name: &str, copied: &Copy, without: Option<Without>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::workspace::fixture::{self, PERMIT};
 

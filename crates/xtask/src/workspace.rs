@@ -139,7 +139,8 @@ fn clock_is_not_looked_at() {}
     const FILES: &[(&str, &str)] = &[
         (
             "Cargo.toml",
-            "[workspace]\nmembers = [\"crates/*\"]\nresolver = \"3\"\n\n[workspace.dependencies]\n",
+            "[workspace]\nmembers = [\"crates/*\"]\nresolver = \"3\"\n\n[workspace.dependencies]\n\n\
+             [workspace.lints]\n",
         ),
         (
             "crates/limits/Cargo.toml",

@@ -20,6 +20,8 @@ const LETTER: f64 = 7.3;
 const WORDS: f64 = 6.7;
 /// More rectangles than this are drawn coarser, so that the file stays small.
 const RECTANGLES: usize = 72;
+/// A part of the picture that is less than half a point wide.
+const UNSEEN: f64 = 0.0007;
 /// More wakes than this are not drawn.
 const ARROWS: usize = 12;
 /// More steps of one row than this are drawn coarser.
@@ -275,7 +277,7 @@ impl Sheet {
             .iter()
             .filter_map(|wake| Some((wake, row_of(wake.from)?, row_of(wake.to)?)))
             .collect();
-        if false {
+        if arrows.len() > ARROWS {
             return;
         }
         for (wake, from, to) in arrows {
@@ -357,10 +359,22 @@ impl Sheet {
 // ------------------------------------------------------------------------------------------------ what fits the file
 
 /// A lane's bar as rectangles; with `cells`, none is shorter than one part in so many of the picture.
+///
+/// Without, what is too short to be seen goes to its neighbour: a real lane is never polled at the very moment it is named.
 fn blocks(lane: &LaneFacts, extent: Duration, cells: Option<usize>) -> Vec<(Activity, Duration, Duration)> {
     let spans = || lane.spans.iter().map(|span| (span.activity, span.from, span.to));
-    let Some(cells) = cells else { return spans().collect() };
     let mut blocks: Vec<(Activity, Duration, Duration)> = Vec::new();
+    let Some(cells) = cells else {
+        let mut start = None;
+        for (activity, from, to) in spans() {
+            match blocks.last_mut() {
+                Some((last, _, end)) if *last == activity || unseen(from, to, extent) => *end = to,
+                None if unseen(from, to, extent) => start = start.or(Some(from)),
+                _ => blocks.push((activity, start.take().unwrap_or(from), to)),
+            }
+        }
+        return blocks;
+    };
     for cell in 0..cells {
         let edge = |cell: usize| extent.mul_f64(cell as f64 / cells as f64);
         let (from, to) = (edge(cell).max(lane.from), edge(cell + 1).min(lane.to));
@@ -376,6 +390,10 @@ fn blocks(lane: &LaneFacts, extent: Duration, cells: Option<usize>) -> Vec<(Acti
     blocks
 }
 
+fn unseen(from: Duration, to: Duration, extent: Duration) -> bool {
+    place(to - from, extent) < UNSEEN
+}
+
 /// Into how many cells the time must be cut so that all bars together are few enough; none if they are as they are.
 fn coarseness(panels: &[Panel], rows: &[Vec<Row>], extent: Duration) -> Option<usize> {
     let lanes = || {
@@ -387,10 +405,14 @@ fn coarseness(panels: &[Panel], rows: &[Vec<Row>], extent: Duration) -> Option<u
         })
     };
     let allowed = RECTANGLES.max(lanes().count() * 3);
+    // Where a bar is full of what is too short, its cells say more than its neighbours do.
+    let short =
+        |lane: &LaneFacts| lane.spans.iter().filter(|span| unseen(span.from, span.to, extent)).count();
+    let restless = lanes().any(|lane| short(lane) > 4);
     let few = |cells| lanes().map(|lane| blocks(lane, extent, cells).len()).sum::<usize>() <= allowed;
     [None, Some(512), Some(256), Some(128), Some(64), Some(32), Some(16), Some(8)]
         .into_iter()
-        .find(|cells| few(*cells))
+        .find(|cells| (cells.is_some() || !restless) && few(*cells))
         .unwrap_or(Some(4))
 }
 

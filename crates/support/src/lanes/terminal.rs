@@ -24,19 +24,21 @@ pub(super) fn draw(panels: &[Panel], width: usize, style: Style) -> String {
     let extent = panels.iter().map(Panel::extent).max().unwrap_or_default();
     // The last column holds the mark of what ends at the very end.
     let columns = width - names - 1;
-    let sheet = Sheet { width, names, columns, extent, style };
+    let mut sheet = Sheet { width, names, columns, extent, style, used: Vec::new() };
 
     let mut lines = vec![sheet.axis()];
     for (number, (panel, rows)) in panels.iter().zip(&rows).enumerate() {
         if number > 0 {
             lines.push(Line::default());
         }
-        lines.extend(rows.iter().map(|row| sheet.row(panel, row)));
-        lines.extend(panel.levels.iter().map(|level| {
+        for row in rows {
+            lines.push(sheet.row(panel, row));
+        }
+        for level in &panel.levels {
             let mut line = sheet.name(&level_name(level), "");
             sheet.steps(&mut line, &level.steps, Duration::ZERO, panel.extent(), |_| None);
-            line
-        }));
+            lines.push(line);
+        }
         lines.extend(sheet.sentence(&panel.caption(), Paint::new()));
     }
     lines.extend(sheet.legend(panels, &rows));
@@ -50,6 +52,8 @@ struct Sheet {
     columns: usize,
     extent: Duration,
     style: Style,
+    /// What the rows have drawn, for the legend.
+    used: Vec<Activity>,
 }
 
 impl Sheet {
@@ -92,7 +96,7 @@ impl Sheet {
         line
     }
 
-    fn row(&self, panel: &Panel, row: &Row) -> Line {
+    fn row(&mut self, panel: &Panel, row: &Row) -> Line {
         let mut line = self.name(&row.name, &guides(row, self.style.ascii));
         match &row.lanes {
             Drawn::One(index) => self.bar(&mut line, panel, &panel.lanes[*index]),
@@ -101,7 +105,7 @@ impl Sheet {
         line
     }
 
-    fn bar(&self, line: &mut Line, panel: &Panel, lane: &LaneFacts) {
+    fn bar(&mut self, line: &mut Line, panel: &Panel, lane: &LaneFacts) {
         let (from, to) = (self.column(lane.from), self.column(lane.to));
         let outlived = panel.outlived(lane).map(|end| self.column(end).clamp(from, to.saturating_sub(1)));
         line.push(Paint::new(), &" ".repeat(from));
@@ -113,7 +117,7 @@ impl Sheet {
             let (start, end) = self.cell(column);
             let spans = lane.spans.iter().map(|span| (span.activity, span.from, span.to));
             match most(spans, start, end) {
-                Some(activity) => line.push(paint(activity), texture(activity, self.style.ascii)),
+                Some(activity) => self.texture(line, activity),
                 None => line.push(Paint::new(), " "),
             }
         }
@@ -123,18 +127,24 @@ impl Sheet {
         }
     }
 
+    fn texture(&mut self, line: &mut Line, activity: Activity) {
+        if !self.used.contains(&activity) {
+            self.used.push(activity);
+        }
+        line.push(paint(activity), texture(activity, self.style.ascii));
+    }
+
     fn leak(&self, line: &mut Line) {
         line.push(AnsiColor::Red.on_default().bold(), leak_sign(self.style.ascii));
     }
 
     /// How many of the folded lanes were active, and what they waited for while none was.
-    fn folded(&self, line: &mut Line, panel: &Panel, lanes: &[usize]) {
+    fn folded(&mut self, line: &mut Line, panel: &Panel, lanes: &[usize]) {
         let lanes_of = || lanes.iter().map(|&lane| &panel.lanes[lane]);
         let from = lanes_of().map(|lane| lane.from).min().unwrap_or_default();
         let to = lanes_of().map(|lane| lane.to).max().unwrap_or_default();
         line.push(Paint::new(), &" ".repeat(self.column(from)));
-        self.steps(line, &panel.active(lanes), from, to, |column| {
-            let (start, end) = self.cell(column);
+        self.steps(line, &panel.active(lanes), from, to, |(start, end)| {
             let spans = lanes_of().flat_map(|lane| &lane.spans);
             most(spans.map(|span| (span.activity, span.from, span.to)), start, end)
         });
@@ -146,12 +156,12 @@ impl Sheet {
 
     /// A row of heights; where the height is zero, `floor` may say what to draw instead.
     fn steps(
-        &self,
+        &mut self,
         line: &mut Line,
         steps: &[(Duration, usize)],
         from: Duration,
         to: Duration,
-        floor: impl Fn(usize) -> Option<Activity>,
+        floor: impl Fn((Duration, Duration)) -> Option<Activity>,
     ) {
         let top = steps.iter().map(|(_, value)| *value).max().unwrap_or(0);
         for column in self.column(from)..self.column(to) {
@@ -159,9 +169,9 @@ impl Sheet {
             // A value that reaches into a column by a rounding error is not shown there.
             let edge = (end - start) / 8;
             let value = highest(steps, start + edge, end - edge);
-            let waiting = if value.unwrap_or(0) == 0 { floor(column) } else { None };
+            let waiting = if value.unwrap_or(0) == 0 { floor((start, end)) } else { None };
             match (waiting, value) {
-                (Some(activity), _) => line.push(paint(activity), texture(activity, self.style.ascii)),
+                (Some(activity), _) => self.texture(line, activity),
                 (None, None) => line.push(Paint::new(), " "),
                 (None, Some(value)) => {
                     line.push(AnsiColor::Blue.on_default(), height(value, top, self.style.ascii));
@@ -201,7 +211,7 @@ impl Sheet {
     /// The textures and marks that occur, and no others.
     fn legend(&self, panels: &[Panel], rows: &[Vec<Row>]) -> Vec<Line> {
         let ascii = self.style.ascii;
-        let (mut activities, mut ends, mut leaks, mut top) = (Vec::new(), Vec::new(), false, None);
+        let (mut ends, mut leaks, mut top) = (Vec::new(), false, None);
         for (panel, rows) in panels.iter().zip(rows) {
             for row in rows {
                 let lanes = match &row.lanes {
@@ -212,15 +222,14 @@ impl Sheet {
                     }
                 };
                 for lane in lanes.iter().map(|&lane| &panel.lanes[lane]) {
-                    activities.extend(lane.spans.iter().map(|span| span.activity));
                     ends.extend(lane.end);
                     leaks |= lane.leaked;
                 }
             }
         }
         let mut pieces: Vec<(&str, Paint, String)> = Vec::new();
+        let mut activities = self.used.clone();
         activities.sort_by_key(|activity| rank(*activity));
-        activities.dedup();
         for activity in activities {
             pieces.push((texture(activity, ascii), paint(activity), words_for(activity).into()));
         }

@@ -208,8 +208,9 @@ mod tests {
     use super::*;
     use crate::workspace::fixture::workspace;
 
-    const SVG: &str =
-        "<?xml version=\"1.0\"?>\n<svg viewBox=\"0 0 1 1\">\n<desc>Two \"lanes\"\nof one</desc>\n\n</svg>\n";
+    const SVG: &str = "<?xml version=\"1.0\"?>\n<svg viewBox=\"0 0 1 1\">\n\
+                       <style>@media (prefers-color-scheme:dark){.a{}}</style>\n\
+                       <desc>Two \"lanes\"\nof one</desc>\n\n</svg>\n";
 
     fn expanded(files: &[(&str, &str)], text: &str) -> String {
         let (_folder, workspace) = workspace(files);

@@ -7,13 +7,14 @@ use registry::paths::{TestFunction, test_functions};
 use super::problem;
 
 pub(super) fn check(path: &str, tokens: &TokenStream, problems: &mut Vec<Problem>) {
-    unfinished(path, tokens.clone(), problems);
+    let runs_ignored = names_argument(tokens.clone());
+    unfinished(path, tokens.clone(), runs_ignored, problems);
     for test in test_functions(tokens.clone()) {
         sleeping(path, &test, problems);
     }
 }
 
-fn unfinished(path: &str, tokens: TokenStream, problems: &mut Vec<Problem>) {
+fn unfinished(path: &str, tokens: TokenStream, runs_ignored: bool, problems: &mut Vec<Problem>) {
     let tokens: Vec<_> = tokens.into_iter().collect();
     for (index, token) in tokens.iter().enumerate() {
         let is = |offset: usize, wanted: char| matches!(tokens.get(index + offset), Some(TokenTree::Punct(punct)) if punct.as_char() == wanted);
@@ -26,16 +27,26 @@ fn unfinished(path: &str, tokens: TokenStream, problems: &mut Vec<Problem>) {
                 if let Some(TokenTree::Group(group)) = tokens.get(index + 1)
                     && group.delimiter() == Delimiter::Bracket
                     && ignores(group.stream())
+                    && !runs_ignored
                 {
                     let message =
                         "an `#[ignore]`d test proves nothing: make it fast enough to run, or leave it out";
                     problems.push(problem(path, punct.span().start().line, message));
                 }
             }
-            TokenTree::Group(group) => unfinished(path, group.stream(), problems),
+            TokenTree::Group(group) => unfinished(path, group.stream(), runs_ignored, problems),
             _ => {}
         }
     }
+}
+
+/// Whether the file runs its ignored tests itself, in a process of their own: then they are run.
+fn names_argument(tokens: TokenStream) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Literal(literal) => literal.to_string() == "\"--ignored\"",
+        TokenTree::Group(group) => names_argument(group.stream()),
+        _ => false,
+    })
 }
 
 /// `ignore`, `ignore = "…"`, `cfg_attr(…, ignore)`
@@ -106,6 +117,10 @@ mod tests {
         );
         starts("#[cfg_attr(windows, ignore)]\nfn a() {}\n", "a.rs:1: an `#[ignore]`d test");
         assert_eq!(found("#[test]\n#[should_panic]\nfn ignore() { ignore(); }\n"), [""; 0]);
+        assert_eq!(
+            found("#[test]\n#[ignore]\nfn a() {}\n#[test]\nfn b() { run(&[\"a\", \"--ignored\"]); }\n"),
+            [""; 0]
+        );
     }
 
     #[test]
