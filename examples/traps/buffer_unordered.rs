@@ -8,7 +8,6 @@
 //! cargo run --example trap_buffer_unordered
 //! ```
 
-use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -17,6 +16,9 @@ use futures::{StreamExt, stream};
 use gather::map_concurrent;
 use support::lanes::{LaneExt, PictureArgs, record, waiting};
 use tokio::time::{Instant, sleep};
+
+/// How many fetches may run at a time.
+const LIMIT: NonZeroUsize = NonZeroUsize::new(2).expect("2 is not zero");
 
 /// Fetches a page of so many parts, 50 ms each, and says how long it took.
 async fn fetch(parts: u32) -> Duration {
@@ -36,8 +38,9 @@ async fn save(_page: Duration) {
 /// How long the page of two parts took.
 pub async fn wrong() -> Duration {
     let mut slowest = Duration::ZERO;
-    let mut pages =
-        stream::iter([1, 2]).map(|parts| fetch(parts).lane(format!("fetch {parts}"))).buffer_unordered(2);
+    let mut pages = stream::iter([1, 2])
+        .map(|parts| fetch(parts).lane(format!("fetch {parts}")))
+        .buffer_unordered(LIMIT.get());
     while let Some(page) = pages.next().await {
         slowest = slowest.max(page);
         // From here to its end nobody polls `pages`.
@@ -46,6 +49,22 @@ pub async fn wrong() -> Duration {
     slowest
 }
 // ANCHOR_END: wrong
+
+// ANCHOR: right
+/// How long the page of two parts took.
+pub async fn right() -> Duration {
+    let fetch = |parts| fetch(parts).lane(format!("fetch {parts}"));
+    map_concurrent([1, 2], LIMIT, fetch, async |mut pages| {
+        let mut slowest = Duration::ZERO;
+        while let Some(page) = pages.recv().await {
+            slowest = slowest.max(page);
+            save(page).lane("save").await;
+        }
+        slowest
+    })
+    .await
+}
+// ANCHOR_END: right
 
 #[tokio::main(flavor = "current_thread", start_paused = true)]
 async fn main() -> std::io::Result<()> {

@@ -14,10 +14,12 @@ use std::time::Duration;
 
 use clap::Parser;
 use futures_concurrency::prelude::*;
+use gather::map_ordered;
 use support::lanes::{LaneExt, PictureArgs, level, record, waiting};
 use tokio::time::sleep;
 
-const LIMIT: NonZeroUsize = NonZeroUsize::new(2).expect("2 is not zero");
+/// How many fetches may run at a time.
+pub const LIMIT: NonZeroUsize = NonZeroUsize::new(2).expect("2 is not zero");
 
 /// How many fetches run now, and how many have run at a time.
 #[derive(Default)]
@@ -27,6 +29,11 @@ pub struct Gauge {
 }
 
 impl Gauge {
+    /// How many have run at a time.
+    pub fn peak(&self) -> usize {
+        self.peak.get()
+    }
+
     fn add(&self, more: isize) {
         let running = self.running.get().strict_add_signed(more);
         self.running.set(running);
@@ -36,7 +43,7 @@ impl Gauge {
 }
 
 /// Fetches a page, the later ones faster.
-async fn fetch(gauge: &Gauge, page: u64) -> u64 {
+pub async fn fetch(gauge: &Gauge, page: u64) -> u64 {
     gauge.add(1);
     waiting("io", sleep(Duration::from_millis(50 - 5 * page))).await;
     gauge.add(-1);
@@ -54,9 +61,19 @@ pub async fn wrong() -> (Vec<u64>, usize) {
         .limit(Some(LIMIT))
         .collect()
         .await;
-    (pages, gauge.peak.get())
+    (pages, gauge.peak())
 }
 // ANCHOR_END: wrong
+
+// ANCHOR: right
+/// The pages as they were collected, and how many fetches ran at a time.
+pub async fn right() -> (Vec<u64>, usize) {
+    let gauge = &Gauge::default();
+    let fetch = |page| fetch(gauge, page).lane(format!("fetch {page}"));
+    let pages = map_ordered(1..=8, LIMIT, fetch).await;
+    (pages, gauge.peak())
+}
+// ANCHOR_END: right
 
 #[tokio::main(flavor = "current_thread", start_paused = true)]
 async fn main() -> std::io::Result<()> {

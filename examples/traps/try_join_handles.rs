@@ -75,14 +75,14 @@ pub struct Seen {
     pub uploaded_later: usize,
 }
 
-/// Runs one of the two, and looks on for 100 ms after its end.
+/// Runs one of the two, and looks on for 80 ms after its end.
 pub async fn look<E: Display + 'static>(upload_all: impl AsyncFnOnce(Uploaded) -> Result<(), E>) -> Seen {
     let (uploaded, start) = (Uploaded::default(), Instant::now());
     let _failed = upload_all(uploaded.clone()).try_lane("upload all").await;
     let failed_after = start.elapsed();
     let still_running = Handle::current().metrics().num_alive_tasks();
     let before = uploaded.load(Ordering::Relaxed);
-    sleep(Duration::from_millis(100)).await;
+    waiting("timer", sleep(Duration::from_millis(80))).await;
     Seen { failed_after, still_running, uploaded_later: uploaded.load(Ordering::Relaxed) - before }
 }
 

@@ -93,7 +93,6 @@ type Place = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
 
 struct Shared<E> {
     tasks: Mutex<Tasks<E>>,
-    /// Closed when the group stops, which ends every wait for a place.
     places: Arc<Semaphore>,
     stop: CancellationToken,
 }
@@ -116,14 +115,11 @@ impl<E: Send + 'static> TaskGroup<E> {
     /// # Errors
     ///
     /// [`Stopping`] when the group stops before there is a place.
-    pub async fn spawn<F>(
+    pub async fn spawn<F: Future<Output = Result<(), E>> + Send + 'static>(
         &self,
         name: impl Into<String>,
         task: impl FnOnce(Scope<E>) -> F,
-    ) -> Result<(), Stopping>
-    where
-        F: Future<Output = Result<(), E>> + Send + 'static,
-    {
+    ) -> Result<(), Stopping> {
         self.shared.start(name.into(), task).await
     }
 
@@ -147,7 +143,6 @@ impl<E: Send + 'static> TaskGroup<E> {
         let mut panic = None;
         let grace = async {
             shared.stop.cancelled().await;
-            shared.places.close();
             sleep(self.rules.grace).await;
         };
         let mut grace = pin!(grace);
@@ -173,7 +168,7 @@ impl<E: Send + 'static> TaskGroup<E> {
                 }
             }
         }
-        shared.places.close();
+        shared.stop.cancel();
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
@@ -199,7 +194,6 @@ impl<E: Send + 'static> TaskGroup<E> {
 
 impl<E: Send + 'static> Drop for TaskGroup<E> {
     fn drop(&mut self) {
-        self.shared.places.close();
         self.shared.stop.cancel();
         lock(&self.shared.tasks).set.abort_all();
     }
@@ -212,14 +206,11 @@ impl<E: Send + 'static> Scope<E> {
     /// # Errors
     ///
     /// [`Stopping`] when the group stops before there is a place for each of the two.
-    pub async fn spawn<F>(
+    pub async fn spawn<F: Future<Output = Result<(), E>> + Send + 'static>(
         &mut self,
         name: impl Into<String>,
         task: impl FnOnce(Scope<E>) -> F,
-    ) -> Result<(), Stopping>
-    where
-        F: Future<Output = Result<(), E>> + Send + 'static,
-    {
+    ) -> Result<(), Stopping> {
         drop(lock(&self.place).take());
         self.shared.start(name.into(), task).await?;
         let place = self.shared.place().await?;
@@ -234,14 +225,11 @@ impl<E: Send + 'static> Scope<E> {
 }
 
 impl<E: Send + 'static> Shared<E> {
-    async fn start<F>(
+    async fn start<F: Future<Output = Result<(), E>> + Send + 'static>(
         self: &Arc<Self>,
         name: String,
         task: impl FnOnce(Scope<E>) -> F,
-    ) -> Result<(), Stopping>
-    where
-        F: Future<Output = Result<(), E>> + Send + 'static,
-    {
+    ) -> Result<(), Stopping> {
         let place = Arc::new(Mutex::new(Some(self.place().await?)));
         let task = task(Scope { shared: self.clone(), place: place.clone() });
         let mut tasks = lock(&self.tasks);
@@ -259,10 +247,11 @@ impl<E: Send + 'static> Shared<E> {
     }
 
     async fn place(&self) -> Result<OwnedSemaphorePermit, Stopping> {
-        if self.stop.is_cancelled() {
-            return Err(Stopping);
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(Stopping),
+            place = self.places.clone().acquire_owned() => place.map_err(|_never_closed| Stopping),
         }
-        self.places.clone().acquire_owned().await.map_err(|_closed| Stopping)
     }
 }
 

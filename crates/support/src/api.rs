@@ -283,3 +283,16 @@ impl Shared {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[should_panic(expected = "a defect of the server")]
+    async fn stop_passes_on_a_panic() {
+        let mut api = Api::start().await.expect("a free port");
+        api.accepting.spawn(async { panic!("a defect of the server") });
+        api.stop().await;
+    }
+}

@@ -1,5 +1,5 @@
-//! `support::api` over real sockets. Every test is decided by statuses, bytes and counts; the time limits only keep a
-//! broken server from hanging the run.
+//! `support::api` over real sockets. Every test is decided by statuses, bytes and counts; the time limits
+//! only keep a broken server from hanging the run.
 #![cfg(feature = "api")]
 
 use std::collections::BTreeSet;
@@ -322,8 +322,11 @@ async fn a_client_that_keeps_to_its_limit_is_not_reported_above_it() {
     let limit = Semaphore::new(4);
     let fetch = async |user: usize| {
         let _permit = limit.acquire().await.unwrap();
-        let path =
-            if user % 4 == 0 { "/items?per_page=100&slow=4000,1".into() } else { format!("/users/{user}") };
+        let path = if user.is_multiple_of(4) {
+            "/items?per_page=100&slow=4000,1".into()
+        } else {
+            format!("/users/{user}")
+        };
         client.get(api.url(&path)).send().await.unwrap().bytes().await.unwrap();
     };
     soon(join_all((1..=40).map(fetch))).await;

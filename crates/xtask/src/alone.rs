@@ -2,6 +2,7 @@
 //!
 //! In the workspace Cargo unites the features that all packages ask for, and hides one that a recipe forgot to declare.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -9,13 +10,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use registry::copy::{self, Copy};
-use registry::{Need, Recipe};
+use registry::{Need, Problem, Recipe};
 
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, refuse};
 
 /// `cargo xtask alone`
 pub(crate) fn command(workspace: &Workspace, names: &[String], full: bool) -> Result<()> {
-    workspace.in_order()?;
     let mut recipes = Vec::new();
     for name in names {
         match workspace.registry.get(name) {
@@ -26,6 +26,11 @@ pub(crate) fn command(workspace: &Workspace, names: &[String], full: bool) -> Re
     if names.is_empty() {
         recipes.extend(&workspace.registry.recipes);
     }
+    let all = recipes.iter().flat_map(|recipe| workspace.registry.closure(recipe, true));
+    let folders: BTreeSet<_> = all.map(|recipe| format!("crates/{}/", recipe.family)).collect();
+    let concerned = |problem: &&Problem| folders.iter().any(|folder| problem.path.starts_with(folder));
+    refuse(&workspace.registry.problems.iter().filter(concerned).cloned().collect::<Vec<_>>())?;
+
     let mut tally = Tally::default();
     for recipe in recipes {
         try_recipe(workspace, recipe, full, &mut tally)?;

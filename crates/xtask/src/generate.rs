@@ -23,7 +23,6 @@ const END: &str = "<!-- /generated -->";
 
 /// `cargo xtask generate`
 pub(crate) fn command(workspace: &Workspace, names: &[String], check: bool, force: bool) -> Result<()> {
-    workspace.in_order()?;
     let mut files = Files { workspace, check, force, problems: Vec::new() };
     let all = examples(workspace)?;
     for name in names {
@@ -244,6 +243,7 @@ impl Files<'_> {
     }
 
     fn readme(&mut self) -> Result<()> {
+        refuse(&self.workspace.registry.problems)?;
         let text = self.workspace.text("README.md")?;
         let parts = text.split_once(START).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
         let (before, after) =
@@ -291,7 +291,11 @@ fn facts(svg: &str) -> Vec<String> {
         .skip(1)
         .filter_map(|mark| mark.split_once("><title>")?.1.split_once("</title>").map(|(title, _)| title))
         .map(|title| {
-            let (lane, when) = title.rsplit_once(" at ").unwrap_or((title, ""));
+            // What follows the time is the error's own message.
+            let time = title
+                .match_indices(" at ")
+                .find(|(at, it)| title[at + it.len()..].starts_with(|it: char| it.is_ascii_digit()));
+            let (lane, when) = time.map_or((title, ""), |(at, _)| title.split_at(at));
             let before = if when.ends_with(" before it started") { " before it started" } else { "" };
             format!("{lane}{before}")
         })
@@ -433,7 +437,7 @@ fn main() {
 
     #[test]
     fn facts_are_names_and_ends_without_times() {
-        let svg = "<use href=\"#a\"><title>get 2: error at 5 ms</title></use><use href=\"#key\"/>\
+        let svg = "<use href=\"#a\"><title>get 2: error at 5 ms: refused at 9</title></use><use href=\"#key\"/>\
             <use href=\"#b\"><title>get 1: cancelled at 7 ms before it started</title></use>\
             <rect><title>get 1: io, 0 ms to 5 ms</title></rect><use href=\"#c\"><title>get 3..9 ×7: ok</title></use>";
         let expected = ["get 1: cancelled before it started", "get 2: error", "get 3..9 ×7: ok"];

@@ -51,11 +51,6 @@ impl Workspace {
         command.current_dir(&self.root);
         command
     }
-
-    /// Fails if the registry itself is not in order, since nothing built on it can be.
-    pub(crate) fn in_order(&self) -> Result<()> {
-        refuse(&self.registry.problems)
-    }
 }
 
 /// Fails with all `problems`, if there are any.

@@ -100,7 +100,8 @@ mod tests {
         let slow = Some((2, Duration::from_secs(1)));
         for (end, slow) in [(End::Whole, None), (End::Short, None), (End::Reset, None), (End::Reset, slow)] {
             let mut body = AnswerBody::new(Bytes::from_static(b"hello"), end, slow, None);
-            // A task of its own is polled again only if it was woken; one within a timeout would be polled anyway.
+            // A task of its own is polled again only if it was woken; one within a timeout would be polled
+            // anyway.
             let reading = tokio::spawn(async move {
                 let mut received = Vec::new();
                 loop {

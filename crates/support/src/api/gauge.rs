@@ -22,6 +22,12 @@ pub struct Counts {
     pub total: usize,
 }
 
+impl Counts {
+    fn json(&self) -> Value {
+        json!({ "in_flight": self.in_flight, "peak": self.peak, "total": self.total })
+    }
+}
+
 /// Reads the server's counts. Clones look at the same server, and work on after it stopped.
 ///
 /// A request is in flight from the moment its head was read until the last piece of its answer's body was
@@ -109,11 +115,10 @@ impl Gauge {
     }
 
     pub(super) fn json(&self) -> Value {
-        let count = |Counts { in_flight, peak, total }: &Counts| json!({ "in_flight": in_flight, "peak": peak, "total": total });
         let state = self.state.borrow();
         let routes: BTreeMap<_, _> =
-            state.routes.iter().map(|(route, counts)| (route, count(counts))).collect();
-        let mut json = count(&state.all);
+            state.routes.iter().map(|(route, counts)| (route, counts.json())).collect();
+        let mut json = state.all.json();
         json["routes"] = json!(routes);
         json
     }
