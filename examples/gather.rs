@@ -20,7 +20,9 @@ use tokio::sync::Semaphore;
 
 /// Fetch URLs concurrently over HTTP, print each answer as it comes, and draw the run.
 #[derive(Parser)]
-#[command(after_help = "Exit codes: 0 all fetched, 1 a fetch failed, 2 bad arguments, 130 stopped by Ctrl-C.")]
+#[command(
+    after_help = "Exit codes: 0 all fetched, 1 a fetch failed, 2 bad arguments, 130 stopped by Ctrl-C."
+)]
 struct Args {
     /// What to fetch (http or https); `-` reads one URL a line from standard input. Without any, a local server's pages
     urls: Vec<String>,
@@ -69,7 +71,8 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (client, limit) = (&client, &limit);
     let fetch_all = gather(urls.iter().enumerate().map(|(number, url)| {
         let fetch = async move {
-            let _permit = waiting("permit", limit.acquire()).await.context("the semaphore is never closed")?;
+            let _permit =
+                waiting("permit", limit.acquire()).await.context("the semaphore is never closed")?;
             let result = fetch(client, url).await;
             let elapsed = start.elapsed().as_millis();
             match &result {

@@ -1,7 +1,7 @@
 //! Run fallible futures as tasks, and at the first error stop all others before returning it.
 //!
 //! Use it when one failure makes the other results useless. Each future becomes a task, so they run in parallel and must
-//! be `Send + 'static`. When they borrow, [`try_join_all`](futures::future::try_join_all) runs them on the caller's task:
+//! be X on the caller's task:
 //! it drops the others at once, but names no index. To keep every result, errors included, use `settle`.
 //!
 //! | | |

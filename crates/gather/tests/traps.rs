@@ -137,7 +137,7 @@ async fn for_each_keeps_the_limit() {
     use futures_concurrency::prelude::*;
     let gauge = &Gauge::default();
     let pages: Vec<u64> = (1..=8).collect();
-    let fetch = async |page| drop(fetch(gauge, page).await);
+    let fetch = async |page| _ = fetch(gauge, page).await;
     pages.into_co_stream().limit(Some(LIMIT)).for_each(fetch).await;
     assert_eq!(gauge.peak(), 2);
 }

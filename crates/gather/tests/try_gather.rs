@@ -1,67 +1,196 @@
-//! `try_gather` is dropped at every suspension point; its tasks fail, panic and linger, and none outlives the call.
+//! `try_gather` is dropped at every suspension point, its children break at every poll, and its first error is the first.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use gather::{Failed, try_gather};
-use support::sweep::{Ended, Fault, Parts, Scene, sweep};
+use proptest::prelude::*;
+use support::sweep::{Ended, Fault, Scene, sweep};
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep};
 
-fn children(
-    parts: &Parts,
-    permits: &Arc<Semaphore>,
-) -> Vec<impl Future<Output = Result<u64, &'static str>> + Send + 'static> {
-    let child = |i| {
-        let permits = permits.clone();
-        let work = async move {
-            let _permit = permits.acquire().await;
-            sleep(Duration::from_millis(i)).await;
-            Ok(i)
-        };
-        parts.fallible(format!("child {i}"), work, || "injected")
-    };
-    (0..4).map(child).collect()
-}
-
+/// Children that wait for a permit which a bystander wants too, and for a timer.
 #[test]
-fn cancellation_errors_and_panics_leave_no_task_behind() {
+fn cancellation_returns_permits_at_every_point() {
     sweep(|parts| {
-        let permits = Arc::new(Semaphore::new(2));
-        let (after, other, parts) = (permits.clone(), permits.clone(), parts.clone());
-        let children = children(&parts, &permits);
+        let limit = Arc::new(Semaphore::new(2));
+        let (after, other, parts_after) = (limit.clone(), limit.clone(), parts.clone());
+        let children: Vec<_> = (0..4)
+            .map(|i| {
+                let limit = limit.clone();
+                let work = async move {
+                    let _permit = limit.acquire().await;
+                    sleep(Duration::from_millis(i)).await;
+                    Ok(i)
+                };
+                parts.fallible(format!("child {i}"), work, move || i)
+            })
+            .collect();
         Scene::new(try_gather(children)).alongside(async move { drop(other.acquire_many(2).await) }).check(
             move |ended| {
                 assert_eq!(after.available_permits(), 2);
-                match (ended, parts.fault()) {
-                    (Ended::Returned(result), Some(Fault::Fail)) => {
-                        assert!(matches!(result, Err(Failed::Error { error: "injected", .. })), "{result:?}");
+                match ended {
+                    Ended::Returned(Ok(outputs)) => assert_eq!(outputs, [0, 1, 2, 3]),
+                    Ended::Returned(Err(Failed::Error { index, error })) => {
+                        assert_eq!((parts_after.fault(), index as u64), (Some(Fault::Fail), error));
                     }
-                    (Ended::Returned(result), None) => assert_eq!(result, Ok(vec![0, 1, 2, 3])),
-                    _ => {}
+                    Ended::Returned(Err(aborted)) => panic!("{aborted}"),
+                    Ended::Dropped | Ended::Panicked(_) => {}
                 }
             },
         )
     });
 }
 
-/// Both a real error and an injected panic: the panic must come through, whichever is first.
+/// The second child fails, so that the others are stopped: every point of that is a point to drop the call or to panic.
 #[test]
-fn panics_win_over_an_error_at_any_time() {
+fn cancellation_of_the_rest_can_be_cancelled() {
     sweep(|parts| {
-        let permits = Arc::new(Semaphore::new(4));
-        let mut children: Vec<_> = children(parts, &permits);
-        let failing = parts.fallible("failing", std::future::ready(Err("failed")), || "injected");
-        children.truncate(2);
-        let all =
-            children.into_iter().map(futures::FutureExt::boxed).chain([futures::FutureExt::boxed(failing)]);
+        let child = |i: usize| {
+            let work = async move {
+                sleep(Duration::from_millis(10)).await;
+                if i == 1 { Err("one") } else { std::future::pending().await }
+            };
+            parts.fallible(format!("child {i}"), work, || "injected")
+        };
         let parts = parts.clone();
-        Scene::new(try_gather(all.collect::<Vec<_>>())).returns_panics().check(move |ended| {
-            // A task that is aborted before its poll does not panic any more: then the error is the result.
-            if let (Ended::Returned(result), fault) = (ended, parts.fault()) {
-                assert!(result.is_err(), "{result:?}");
-                assert_ne!(fault, Some(Fault::Panic), "a panic was swallowed");
+        Scene::new(try_gather((0..3).map(child).collect::<Vec<_>>())).check(move |ended| {
+            if let Ended::Returned(result) = ended {
+                let expected = if parts.fault().is_some() { "injected" } else { "one" };
+                assert!(matches!(result, Err(Failed::Error { error, .. }) if error == expected), "{result:?}");
             }
         })
     });
+}
+
+/// A task that a failing sibling stops panics on its way out: neither the sweep's panic nor this one may vanish.
+#[test]
+fn panics_of_stopped_tasks_reach_the_caller_at_every_point() {
+    struct PanicsWhenDropped;
+    impl Drop for PanicsWhenDropped {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                resume_unwind(Box::new("panic injected by the sweep"));
+            }
+        }
+    }
+    sweep(|parts| {
+        let failing = parts.fallible("failing", sleep(Duration::from_millis(5)).map(Ok), || "failed");
+        let parts_after = parts.clone();
+        let stopped = async {
+            // Made only in the task, so that a call that was never polled has nothing that panics.
+            let _guard = PanicsWhenDropped;
+            sleep(Duration::from_millis(20)).await;
+            std::mem::forget(_guard);
+            Ok::<(), &str>(())
+        };
+        Scene::new(try_gather([failing.boxed(), stopped.boxed()])).check(move |ended| {
+            if let Ended::Returned(result) = ended {
+                assert_eq!(result, Ok(vec![(), ()]), "the panic was swallowed: {:?}", parts_after.fault());
+            }
+        })
+    });
+}
+
+/// More tasks end in one turn than tokio's cooperative budget lets a task look at.
+#[tokio::test]
+async fn errors_are_in_order_of_time_beyond_the_budget() {
+    for first in [0, 1, 120, 126, 127, 128, 129, 255, 256, 500] {
+        let futures = (0..1000).map(move |i| async move { if i < first { Ok(i) } else { Err(i) } });
+        let result = tokio::spawn(try_gather(futures)).await.unwrap();
+        assert_eq!(result, Err(Failed::Error { index: first, error: first }));
+    }
+}
+
+#[tokio::test]
+async fn order_leaves_neighbours_their_turn() {
+    let neighbour = tokio::spawn(async {
+        let mut turns = 0;
+        while Handle::current().metrics().num_alive_tasks() > 1 {
+            turns += 1;
+            yield_now().await;
+        }
+        turns
+    });
+    tokio::spawn(try_gather((0..50_000).map(async |i| Ok::<_, ()>(i)))).await.unwrap().unwrap();
+    let turns = neighbour.await.unwrap();
+    assert!(turns >= 50_000 / 128, "{turns} turns");
+}
+
+/// On two threads: when the call returns, nothing that a task held exists, however it ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancellation_is_complete_on_return_with_two_threads() {
+    for round in 0..500_u64 {
+        let held = Arc::new(());
+        let futures = (0..20_u64).map(|i| {
+            let held = held.clone();
+            async move {
+                let _held = held;
+                for _ in 0..(i * 7 + round) % 11 {
+                    yield_now().await;
+                }
+                if i == round % 20 { Err(i) } else { Ok(i) }
+            }
+        });
+        let result = tokio::spawn(try_gather(futures.collect::<Vec<_>>())).await.unwrap();
+        assert_eq!(result, Err(Failed::Error { index: round as usize % 20, error: round % 20 }));
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Output,
+    Error,
+    Panic,
+}
+
+fn ends() -> impl Strategy<Value = Vec<(u64, End)>> {
+    let end = prop_oneof![10 => Just(End::Output), 1 => Just(End::Error), 1 => Just(End::Panic)];
+    prop::collection::vec((0..50_u64, end), 0..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever ends when and how: the earliest error or panic decides, at its own time.
+    #[test]
+    fn errors_and_panics_are_decided_by_time(ends in ends()) {
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let (result, took) = runtime.block_on(async {
+            let futures = ends.clone().into_iter().enumerate().map(|(i, (millis, end))| async move {
+                sleep(Duration::from_millis(millis)).await;
+                match end {
+                    End::Output => Ok(i),
+                    End::Error => Err(i),
+                    End::Panic => resume_unwind(Box::new(i)),
+                }
+            });
+            let start = Instant::now();
+            (tokio::spawn(try_gather(futures.collect::<Vec<_>>())).await, start.elapsed())
+        });
+        let bad = |(_, end): &&(u64, End)| !matches!(end, End::Output);
+        let decided = ends.iter().filter(bad).map(|(millis, _)| *millis).min();
+        let last = ends.iter().map(|(millis, _)| *millis).max().unwrap_or(0);
+        prop_assert_eq!(took, Duration::from_millis(decided.unwrap_or(last)));
+        match result {
+            Ok(Ok(outputs)) => {
+                prop_assert_eq!(decided, None);
+                prop_assert!(outputs.into_iter().eq(0..ends.len()));
+            }
+            Ok(Err(failed)) => {
+                let Failed::Error { index, error } = failed else { panic!("{failed}") };
+                prop_assert_eq!(index, error);
+                prop_assert!(matches!(ends[index], (millis, End::Error) if Some(millis) == decided));
+            }
+            Err(panic) => {
+                let index = *panic.into_panic().downcast::<usize>().unwrap();
+                prop_assert!(matches!(ends[index], (millis, End::Panic) if Some(millis) == decided));
+            }
+        }
+    }
 }

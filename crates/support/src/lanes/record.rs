@@ -20,8 +20,9 @@ use super::{Activity, End, LaneFacts, Picture, Reason, Span};
 
 /// A poll shorter than this is drawn as if it took no time.
 const BUSY: Duration = Duration::from_millis(1);
-/// How long, by the wall clock, `record` lets the runtime drop what the body aborted.
+/// How long, by the wall clock, and for how many turns at least `record` lets the runtime drop what the body aborted.
 const SETTLE: Duration = Duration::from_millis(5);
+const TURNS: usize = 1000;
 
 // ---------------------------------------------------------------------------------------------- what a caller uses
 
@@ -489,9 +490,11 @@ fn run<T>(
         let place = Place { recording: recording.clone(), index };
         let root = Lane { future: Some(body), judge, track: Some(Track { place, wakers: None }) };
         let output = root.await;
-        // The wall clock, because under a paused clock no time passes here.
+        // The wall clock, because under a paused clock no time passes here; and turns, because a busy machine has few.
         let over = std::time::Instant::now();
-        while recording.alive() && over.elapsed() < SETTLE {
+        let mut turns = 0;
+        while recording.alive() && (turns < TURNS || over.elapsed() < SETTLE) {
+            turns += 1;
             tokio::task::yield_now().await;
         }
         let picture = recording.close();

@@ -171,7 +171,7 @@ mod tests {
     fn problems(index: &str) -> Vec<String> {
         let (_folder, workspace) = workspace(&[("docs/limits/index.md", index)]);
         let mut problems = Vec::new();
-        let folder = build(&workspace, &mut problems).unwrap();
+        let folder = build(&workspace, &mut problems).unwrap().unwrap();
         check(&workspace, &folder, &mut problems).unwrap();
         problems.iter().map(ToString::to_string).collect()
     }

@@ -20,6 +20,7 @@ pub(crate) fn command(workspace: &Workspace, open: bool) -> Result<()> {
     let mut problems = Vec::new();
     let folder = build(workspace, &mut problems)?;
     refuse(&problems)?;
+    let Some(folder) = folder else { return Ok(()) };
     let first = folder.join("index.html");
     println!("{}", first.display());
     if open {
@@ -35,7 +36,14 @@ pub(crate) fn command(workspace: &Workspace, open: bool) -> Result<()> {
 }
 
 /// Builds the book and returns its folder. What is wrong with a page is added to `problems`, and the page left as it is.
-pub(crate) fn build(workspace: &Workspace, problems: &mut Vec<Problem>) -> Result<PathBuf> {
+///
+/// Without all of its pages there is no book.
+pub(crate) fn build(workspace: &Workspace, problems: &mut Vec<Problem>) -> Result<Option<PathBuf>> {
+    let missing = missing_pages(workspace)?;
+    if !missing.is_empty() {
+        problems.extend(missing);
+        return Ok(None);
+    }
     let docs = workspace.root.join("docs");
     let mut config = Config::from_disk(docs.join("book.toml")).map_err(chain)?;
     config.build.build_dir = workspace.root.join("target/book");
@@ -52,7 +60,23 @@ pub(crate) fn build(workspace: &Workspace, problems: &mut Vec<Problem>) -> Resul
         }
     });
     book.build().map_err(chain)?;
-    Ok(book.build_dir_for("html"))
+    Ok(Some(book.build_dir_for("html")))
+}
+
+/// mdBook stops at the first one.
+fn missing_pages(workspace: &Workspace) -> Result<Vec<Problem>> {
+    let path = "docs/SUMMARY.md";
+    let text = workspace.text(path)?;
+    let mut problems = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        for page in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if !page.is_empty() && !workspace.root.join("docs").join(page).is_file() {
+                let message = format!("no page docs/{page}: write it, or take the line out");
+                problems.push(Problem { path: path.into(), line: index + 1, message });
+            }
+        }
+    }
+    Ok(problems)
 }
 
 /// mdBook's own error, with all it says.
@@ -73,7 +97,7 @@ mod tests {
             crate::workspace::fixture::PERMIT.replace("NonZeroUsize::MIN.get()", "r\"\n# shown\n\".len()");
         let (_folder, workspace) = workspace(&[("crates/limits/src/permit.rs", &hidden)]);
         let mut problems = Vec::new();
-        let folder = build(&workspace, &mut problems).unwrap();
+        let folder = build(&workspace, &mut problems).unwrap().unwrap();
         assert_eq!(problems, []);
         let page = fs::read_to_string(folder.join("limits/permit.html")).unwrap();
         assert!(page.contains("<h1 id=\"permit-hold-a-permit-while-a-job-runs\">"), "{page}");
@@ -93,9 +117,19 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_page_is_an_error() {
-        let (_folder, workspace) = workspace(&[("docs/SUMMARY.md", "# Summary\n\n- [Gone](gone.md)\n")]);
-        let error = build(&workspace, &mut Vec::new()).unwrap_err();
-        assert!(format!("{error:#}").contains("gone.md"), "{error:#}");
+    fn missing_pages_are_told_all_at_once() {
+        let summary =
+            "# Summary\n\n- [Gone](gone.md)\n- [Limits](limits/index.md)\n- [Lost](lost.md)\n- [Draft]()\n";
+        let (_folder, workspace) = workspace(&[("docs/SUMMARY.md", summary)]);
+        let mut problems = Vec::new();
+        assert_eq!(build(&workspace, &mut problems).unwrap(), None);
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            problems,
+            [
+                "docs/SUMMARY.md:3: no page docs/gone.md: write it, or take the line out",
+                "docs/SUMMARY.md:5: no page docs/lost.md: write it, or take the line out",
+            ]
+        );
     }
 }

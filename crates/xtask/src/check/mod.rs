@@ -37,7 +37,8 @@ pub(crate) fn command(workspace: &Workspace) -> Result<()> {
     pages::check(workspace, &mut problems)?;
     manifests::check(workspace, &mut problems)?;
     match book::build(workspace, &mut problems) {
-        Ok(folder) => book::links::check(workspace, &folder, &mut problems)?,
+        Ok(Some(folder)) => book::links::check(workspace, &folder, &mut problems)?,
+        Ok(None) => {}
         Err(error) => {
             problems.push(problem("docs/SUMMARY.md", 1, format!("the book cannot be built: {error:#}")))
         }
