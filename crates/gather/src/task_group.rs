@@ -1,4 +1,4 @@
-//! Start tasks that may start tasks, and let none outlive the group: stop in three steps, ask, wait, abort.
+//! Start tasks that may start tasks, and let none outlive the group: ask, wait, abort.
 //!
 //! Use it when the number of tasks is not known beforehand, when they need a limit, or when they must be given time to
 //! stop. When you have all futures at once use `try_gather`.

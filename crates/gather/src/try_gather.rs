@@ -1,8 +1,8 @@
 //! Run fallible futures as tasks, and at the first error stop all others before returning it.
 //!
 //! Use it when one failure makes the other results useless. Each future becomes a task, so they run in parallel and must
-//! be X on the caller's task:
-//! it drops the others at once, but names no index. To keep every result, errors included, use `settle`.
+//! be `Send + 'static`. When they borrow, `futures::future::try_join_all` runs them on the caller's task: at an error it drops
+//! the others at once, but it names no index. To keep every result, errors included, use `settle`.
 //!
 //! | | |
 //! |---|---|
@@ -103,9 +103,8 @@ where
     let start = |(index, future): (usize, F)| tasks.spawn(async move { (index, future.await) }).id();
     let ids: Vec<Id> = futures.into_iter().enumerate().map(start).collect();
     let mut end: Option<thread::Result<B>> = None;
-    while end.is_none()
-        && let Some(joined) = next(&mut tasks).await
-    {
+    while end.is_none() {
+        let Some(joined) = next(&mut tasks).await else { break };
         end = match joined.map_err(JoinError::try_into_panic) {
             Ok((index, Ok(output))) => decide(index, Ok(output)).break_value().map(Ok),
             Ok((index, Err(error))) => {
@@ -120,11 +119,9 @@ where
     }
     tasks.abort_all();
     while let Some(joined) = next(&mut tasks).await {
-        if let Err(error) = joined
-            && let Ok(panic) = error.try_into_panic()
-            && !matches!(end, Some(Err(_)))
-        {
-            end = Some(Err(panic));
+        match joined.map_err(JoinError::try_into_panic) {
+            Err(Ok(panic)) if !matches!(end, Some(Err(_))) => end = Some(Err(panic)),
+            _ => {}
         }
     }
     end.map(|end| end.unwrap_or_else(|panic| resume_unwind(panic)))

@@ -121,7 +121,15 @@ async fn order_costs_at_most_three_polls_a_future() {
 }
 
 #[tokio::test]
-async fn order_leaves_neighbours_their_turn() {
+async fn memory_is_one_result_for_each_future() {
+    let outputs = gather((0..1000).map(async |i| i)).await;
+    assert_eq!(outputs.len(), 1000);
+    // The list is made in the place of the one that collected them, which has a flag beside each.
+    assert!(outputs.capacity() <= 2000);
+}
+
+#[tokio::test]
+async fn backpressure_is_none_but_neighbours_get_their_turn() {
     let turns = Arc::new(AtomicUsize::new(0));
     let counter = turns.clone();
     let neighbour = tokio::spawn(async move {

@@ -10,6 +10,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 #[path = "../../../examples/traps/buffer_unordered.rs"]
 mod buffer_unordered;
 #[path = "../../../examples/traps/buffered_head.rs"]
@@ -123,7 +125,9 @@ async fn a_limit_of_zero_hangs_without_input_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_that_cannot_be_zero_ends() {
+    let start = Instant::now();
     assert_eq!(limit_zero::right().await.ok(), Some(vec![1, 2, 3]));
+    assert_eq!(start.elapsed(), ms(30), "one at a time");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! `try_gather` is dropped at every suspension point, its children break at every poll, and its first error is the first.
 
-use std::panic::resume_unwind;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use futures::FutureExt;
 use gather::{Failed, try_gather};
 use proptest::prelude::*;
 use support::sweep::{Ended, Fault, Scene, sweep};
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
@@ -52,8 +53,8 @@ fn cancellation_of_the_rest_can_be_cancelled() {
     sweep(|parts| {
         let child = |i: usize| {
             let work = async move {
-                sleep(Duration::from_millis(10)).await;
-                if i == 1 { Err("one") } else { std::future::pending().await }
+                sleep(Duration::from_millis(if i == 1 { 10 } else { 5 })).await;
+                if i == 1 { Err::<(), _>("one") } else { std::future::pending().await }
             };
             parts.fallible(format!("child {i}"), work, || "injected")
         };
@@ -67,30 +68,35 @@ fn cancellation_of_the_rest_can_be_cancelled() {
     });
 }
 
-/// A task that a failing sibling stops panics on its way out: neither the sweep's panic nor this one may vanish.
+/// A task that a failing sibling stops panics on its way out: neither this panic nor the sweep's may vanish.
 #[test]
 fn panics_of_stopped_tasks_reach_the_caller_at_every_point() {
     struct PanicsWhenDropped;
     impl Drop for PanicsWhenDropped {
         fn drop(&mut self) {
-            if !std::thread::panicking() {
-                resume_unwind(Box::new("panic injected by the sweep"));
-            }
+            resume_unwind(Box::new("on the way out"));
         }
     }
     sweep(|parts| {
         let failing = parts.fallible("failing", sleep(Duration::from_millis(5)).map(Ok), || "failed");
-        let parts_after = parts.clone();
         let stopped = async {
             // Made only in the task, so that a call that was never polled has nothing that panics.
-            let _guard = PanicsWhenDropped;
+            let guard = PanicsWhenDropped;
             sleep(Duration::from_millis(20)).await;
-            std::mem::forget(_guard);
-            Ok::<(), &str>(())
+            std::mem::forget(guard);
+            Ok(())
         };
-        Scene::new(try_gather([failing.boxed(), stopped.boxed()])).check(move |ended| {
+        let call = AssertUnwindSafe(try_gather([failing.boxed(), stopped.boxed()])).catch_unwind();
+        let parts = parts.clone();
+        Scene::new(call).returns_panics().check(move |ended| {
             if let Ended::Returned(result) = ended {
-                assert_eq!(result, Ok(vec![(), ()]), "the panic was swallowed: {:?}", parts_after.fault());
+                let panic = result.map_err(|panic| *panic.downcast::<&str>().unwrap());
+                let expected = match parts.fault() {
+                    Some(Fault::Panic) => Err("panic injected by the sweep"),
+                    Some(_) => Err("on the way out"),
+                    None => Ok(Ok(vec![(), ()])),
+                };
+                assert_eq!(panic, expected);
             }
         })
     });
@@ -106,19 +112,22 @@ async fn errors_are_in_order_of_time_beyond_the_budget() {
     }
 }
 
+/// All tasks have ended before the call looks at them: it gives way between.
 #[tokio::test]
 async fn order_leaves_neighbours_their_turn() {
-    let neighbour = tokio::spawn(async {
-        let mut turns = 0;
-        while Handle::current().metrics().num_alive_tasks() > 1 {
-            turns += 1;
-            yield_now().await;
-        }
-        turns
+    let n = 50_000;
+    let mut call = Box::pin(try_gather((0..n).map(async |i| Ok::<_, ()>(i))));
+    let counted = tokio::spawn(async move {
+        let mut polls = 0;
+        let count = poll_fn(|context| {
+            polls += 1;
+            call.as_mut().poll(context)
+        });
+        count.await.unwrap();
+        polls
     });
-    tokio::spawn(try_gather((0..50_000).map(async |i| Ok::<_, ()>(i)))).await.unwrap().unwrap();
-    let turns = neighbour.await.unwrap();
-    assert!(turns >= 50_000 / 128, "{turns} turns");
+    let polls = counted.await.unwrap();
+    assert!((n / 128..n / 32).contains(&polls), "{polls} polls");
 }
 
 /// On two threads: when the call returns, nothing that a task held exists, however it ended.

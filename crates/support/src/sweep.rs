@@ -7,9 +7,11 @@
 //! |---|---|
 //! | `unpolled` | before its first poll |
 //! | `suspended:k` | right after its k-th poll returned `Pending` |
+//! | `waiting:k` | a millisecond before it would be woken from its k-th `Pending`, as a timeout does |
 //! | `woken:k` | after it was woken from its k-th `Pending`, and before it is polled again |
 //!
-//! Lost permits, lost wake-ups and lost hand-offs show only in the third. Then come the triggers: a child that panics,
+//! What others queued up behind it in the meantime shows only in the third; lost permits, lost wake-ups and lost hand-offs
+//! show only in the fourth. Then come the triggers: a child that panics,
 //! fails or is aborted at each of its polls ([`Parts::child`]), and a polite request to stop at each of the points above
 //! ([`Scene::stop`]). After each trigger the subject first runs to its end, and then is dropped at every later point too,
 //! so that a cleanup which has begun is itself cancelled.
@@ -43,7 +45,7 @@
 //!     .alongside(async move { drop(limit.acquire().await) })
 //!     .check(move |_| assert_eq!(after.available_permits(), 1))
 //! });
-//! assert_eq!(report.points, 3);
+//! assert_eq!(report.points, 4);
 //! ```
 
 use std::any::Any;
@@ -59,10 +61,12 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, LocalOptions};
 use tokio::task::{AbortHandle, JoinHandle, spawn_local, yield_now};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How long the scene is left alone, in virtual time, before it is checked.
 const SETTLE: Duration = Duration::from_secs(3600);
+/// The resolution of tokio's timers.
+const TICK: Duration = Duration::from_millis(1);
 /// A subject that is polled this often will never end.
 const MOST_POLLS: usize = 10_000;
 /// How often each point of a [random](Scene::random) scene is tried: one choice out of two is missed once in 256 times.
@@ -341,7 +345,7 @@ pub fn explore<T: 'static>(make: impl Fn(&Parts) -> Scene<T>) -> Report {
     if whole.endless {
         return sweep.report;
     }
-    for point in points(whole.polls) {
+    for point in points(&whole.waits) {
         let run = sweep.run(&Trigger::None, point);
         sweep.report.points += usize::from(run.reached);
     }
@@ -352,7 +356,8 @@ pub fn explore<T: 'static>(make: impl Fn(&Parts) -> Scene<T>) -> Report {
             continue;
         }
         // To drop it before the trigger would repeat a point already tried.
-        for point in points(run.polls).skip_while(|point| run.triggered != Some(*point)) {
+        let from = run.triggered.map_or((usize::MAX, 0), Point::order);
+        for point in points(&run.waits).into_iter().filter(|point| point.order() >= from) {
             let run = sweep.run(&trigger, point);
             sweep.report.triggered_points += usize::from(run.reached && run.fired);
         }
@@ -389,7 +394,7 @@ impl<M> Sweep<M> {
             }
             let again = once(&self.make, trigger, point);
             // The longest of the random runs has the points that the others have, and more.
-            if !again.violations.is_empty() || again.polls > run.polls {
+            if !again.violations.is_empty() || again.waits.len() > run.waits.len() {
                 run = again;
             }
         }
@@ -415,13 +420,37 @@ enum Point {
     End,
     Unpolled,
     Suspended(usize),
+    Waiting(usize, Duration),
     Woken(usize),
 }
 
-/// Each way to drop a future that returns at its poll number `polls`.
-fn points(polls: usize) -> impl Iterator<Item = Point> {
-    let suspended = (1..polls).flat_map(|poll| [Point::Suspended(poll), Point::Woken(poll)]);
-    std::iter::once(Point::Unpolled).chain(suspended)
+impl Point {
+    /// Sorts the points by the order in which a run passes them.
+    fn order(self) -> (usize, usize) {
+        match self {
+            Point::Unpolled => (0, 0),
+            Point::Suspended(poll) => (poll, 0),
+            Point::Waiting(poll, _) => (poll, 1),
+            Point::Woken(poll) => (poll, 2),
+            Point::End => (usize::MAX, 1),
+        }
+    }
+}
+
+/// From when until when, since the start of the run, the subject was suspended.
+type Wait = (Duration, Duration);
+
+/// Each way to drop a future that is suspended like this.
+fn points(waits: &[Wait]) -> Vec<Point> {
+    let mut points = vec![Point::Unpolled];
+    for (poll, (from, until)) in (1..).zip(waits) {
+        points.push(Point::Suspended(poll));
+        if until > from {
+            points.push(Point::Waiting(poll, until.saturating_sub(TICK).max(*from)));
+        }
+        points.push(Point::Woken(poll));
+    }
+    points
 }
 
 impl fmt::Display for Point {
@@ -430,6 +459,7 @@ impl fmt::Display for Point {
             Point::End => write!(f, "end"),
             Point::Unpolled => write!(f, "unpolled"),
             Point::Suspended(poll) => write!(f, "suspended:{poll}"),
+            Point::Waiting(poll, _) => write!(f, "waiting:{poll}"),
             Point::Woken(poll) => write!(f, "woken:{poll}"),
         }
     }
@@ -454,7 +484,7 @@ impl fmt::Display for Trigger {
 
 #[derive(Default)]
 struct Run {
-    polls: usize,
+    waits: Vec<Wait>,
     reached: bool,
     tries: usize,
     fired: bool,
@@ -483,7 +513,7 @@ impl Run {
             }
         }
         if self.stoppable {
-            triggers.extend(points(self.polls).map(|at| Trigger::Stop { at }));
+            triggers.extend(points(&self.waits).into_iter().map(|at| Trigger::Stop { at }));
         }
         triggers
     }
@@ -501,6 +531,7 @@ async fn run<T: 'static>(make: impl Fn(&Parts) -> Scene<T>, trigger: &Trigger, p
     let mut driver = Driver {
         subject: Some(subject),
         polls: 0,
+        waits: Vec::new(),
         point,
         reached: false,
         stoppable: stop.is_some(),
@@ -522,8 +553,8 @@ async fn run<T: 'static>(make: impl Fn(&Parts) -> Scene<T>, trigger: &Trigger, p
     let mut violations = std::mem::take(&mut driver.violations);
     let fired = driver.fired();
     if matches!(ended, Ended::Dropped) {
-        // Timers have a resolution of 1 ms: whatever is ready to run does so first, and nothing else.
-        sleep(Duration::from_millis(1)).await;
+        // Whatever is ready to run does so before the clock moves on.
+        sleep(TICK).await;
     }
     let waiting = bystanders.iter().filter(|task| !task.is_finished()).count();
     let tasks = Handle::current().metrics().num_alive_tasks().saturating_sub(waiting);
@@ -561,7 +592,7 @@ async fn run<T: 'static>(make: impl Fn(&Parts) -> Scene<T>, trigger: &Trigger, p
     }
     let state = parts.state();
     Run {
-        polls: driver.polls,
+        waits: driver.waits,
         reached: driver.reached,
         tries,
         fired,
@@ -577,6 +608,7 @@ async fn run<T: 'static>(make: impl Fn(&Parts) -> Scene<T>, trigger: &Trigger, p
 struct Driver<T> {
     subject: Option<Pin<Box<dyn Future<Output = T>>>>,
     polls: usize,
+    waits: Vec<Wait>,
     point: Point,
     reached: bool,
     stoppable: bool,
@@ -592,36 +624,57 @@ impl<T> Driver<T> {
     async fn drive(&mut self) -> Ended<T> {
         let woken = Arc::new(Woken { flag: AtomicBool::new(true), outer: Mutex::new(Waker::noop().clone()) });
         let waker = Waker::from(woken.clone());
+        let start = Instant::now();
+        let mut suspended = Duration::ZERO;
+        let points = [Some(self.point), self.stop_at].into_iter().flatten();
+        let mut alarms: Vec<_> = points.filter_map(|point| alarm(start, point)).collect();
         poll_fn(|context| {
             woken.outer().clone_from(context.waker());
-            if !woken.flag.swap(false, Ordering::AcqRel) {
-                return Poll::Pending;
-            }
-            let point = if self.polls == 0 { Point::Unpolled } else { Point::Woken(self.polls) };
-            if self.arrive(point) {
-                return Poll::Ready(Ended::Dropped);
-            }
-            let Some(subject) = &mut self.subject else { return Poll::Pending };
-            self.polls += 1;
-            let mut context = Context::from_waker(&waker);
-            let ended = match catch_unwind(AssertUnwindSafe(|| subject.as_mut().poll(&mut context))) {
-                Err(panic) => Ended::Panicked(message(panic)),
-                Ok(Poll::Ready(value)) => Ended::Returned(value),
-                Ok(Poll::Pending) if self.polls == MOST_POLLS => {
-                    self.endless = true;
-                    self.violations.push(format!("the subject was polled {MOST_POLLS} times without an end"));
-                    Ended::Dropped
+            if woken.flag.load(Ordering::Acquire) {
+                if self.polls > 0 {
+                    self.waits.push((suspended, start.elapsed()));
                 }
-                Ok(Poll::Pending) if self.arrive(Point::Suspended(self.polls)) => {
+                if self.arrive(if self.polls == 0 { Point::Unpolled } else { Point::Woken(self.polls) }) {
                     return Poll::Ready(Ended::Dropped);
                 }
-                // A subject that woke itself has woken the driver too: it is polled in the next turn, as the
-                // scheduler would do.
-                Ok(Poll::Pending) => return Poll::Pending,
-            };
-            // `.await` drops a future that is ready, with all it still holds, before the caller goes on.
-            self.drop_subject();
-            Poll::Ready(ended)
+                let Some(subject) = &mut self.subject else { return Poll::Pending };
+                self.polls += 1;
+                // All wake-ups up to here, the request to stop among them, make one poll.
+                woken.flag.store(false, Ordering::Release);
+                let mut context = Context::from_waker(&waker);
+                let ended = match catch_unwind(AssertUnwindSafe(|| subject.as_mut().poll(&mut context))) {
+                    Err(panic) => Some(Ended::Panicked(message(panic))),
+                    Ok(Poll::Ready(value)) => Some(Ended::Returned(value)),
+                    Ok(Poll::Pending) if self.polls == MOST_POLLS => {
+                        self.endless = true;
+                        self.violations
+                            .push(format!("the subject was polled {MOST_POLLS} times without an end"));
+                        Some(Ended::Dropped)
+                    }
+                    Ok(Poll::Pending) => None,
+                };
+                if let Some(ended) = ended {
+                    // `.await` drops a future that is ready, with all it still holds, before the caller goes on.
+                    self.drop_subject();
+                    return Poll::Ready(ended);
+                }
+                suspended = start.elapsed();
+                if self.arrive(Point::Suspended(self.polls)) {
+                    return Poll::Ready(Ended::Dropped);
+                }
+            }
+            // A subject that woke itself has woken the driver too: it is polled in the next turn, as the scheduler
+            // would do.
+            let poll = self.polls;
+            for alarm in alarms.iter_mut().filter(|alarm| alarm.poll == poll) {
+                if alarm.at.as_mut().is_some_and(|at| at.as_mut().poll(context).is_ready()) {
+                    alarm.at = None;
+                    if self.arrive(alarm.point) {
+                        return Poll::Ready(Ended::Dropped);
+                    }
+                }
+            }
+            Poll::Pending
         })
         .await
     }
@@ -652,6 +705,23 @@ impl<T> Driver<T> {
             self.violations.push(format!("the subject panicked while it was dropped: {}", message(panic)));
         }
     }
+}
+
+/// Rings at a point that is an instant and no poll.
+struct Alarm {
+    point: Point,
+    poll: usize,
+    at: Option<Pin<Box<dyn Future<Output = ()>>>>,
+}
+
+fn alarm(start: Instant, point: Point) -> Option<Alarm> {
+    let Point::Waiting(poll, at) = point else { return None };
+    let at = Box::pin(async move {
+        sleep_until(start + at).await;
+        // Whoever has something to do at this instant does it first.
+        yield_now().await;
+    });
+    Some(Alarm { point, poll, at: Some(at) })
 }
 
 /// Notes that the subject was woken, and wakes the driver.
@@ -689,10 +759,8 @@ fn repeat(point: &str, test: &str) -> String {
     // The package's unit tests, or an integration test that has its name: nothing tells them apart.
     let target =
         if target == package.replace('-', "_") { String::new() } else { format!(" --test {target}") };
-    // With --test-threads=1 there is but one thread, and it is not named after the test.
-    let test = if test == "main" { String::new() } else { format!(" --exact {test}") };
     let point = point.replace('\'', r"'\''");
-    format!("{ONLY}='{point}' cargo test -p {package}{target} --{test} --nocapture")
+    format!("{ONLY}='{point}' cargo test -p {package}{target} -- --exact {test} --nocapture")
 }
 
 /// Ends the process when one point spins for so long that it cannot be waiting for the processor.

@@ -380,10 +380,7 @@ fn main() {
         assert!(!folder.path().join("docs/outputs/gone.txt").exists());
         let readme = stored(&folder, "README.md");
         let row = "| [`permit`](docs/limits/permit.md) | Hold a permit while a job runs | for limits |\n";
-        assert!(
-            readme.contains(&format!("**[limits](docs/limits/index.md)** · Limits\n\n| recipe |")),
-            "{readme}"
-        );
+        assert!(readme.contains("**[limits](docs/limits/index.md)** · Limits\n\n| recipe |"), "{readme}");
         assert!(readme.contains(row) && readme.ends_with("\n<!-- /generated -->\n\nend\n"), "{readme}");
 
         let picture = stored(&folder, "docs/pictures/permit.svg");

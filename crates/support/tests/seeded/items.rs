@@ -2,12 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use support::sweep::{Ended, Parts, Scene};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{moment, proves, work};
@@ -150,15 +151,16 @@ fn the_second_cancellation_loses_what_the_first_was_saving() {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let subject = async move {
-            let next = async || stopped.run_until_cancelled(receiver.recv()).await.flatten();
-            let mut next = next;
-            while let Some(item) = next().await {
+            while let Some(item) = stopped.run_until_cancelled(receiver.recv()).await.flatten() {
                 subject_buffer.borrow_mut().push(item);
                 count.update(|count| count + 1);
             }
             if stopped.is_cancelled() {
-                let batch =
-                    if FIXED { subject_buffer.borrow().clone() } else { subject_buffer.borrow_mut().split_off(0) };
+                let batch = if FIXED {
+                    subject_buffer.borrow().clone()
+                } else {
+                    subject_buffer.borrow_mut().split_off(0)
+                };
                 work().await;
                 store.borrow_mut().extend(batch);
                 subject_buffer.borrow_mut().clear();
@@ -174,7 +176,11 @@ fn the_second_cancellation_loses_what_the_first_was_saving() {
                 }
             })
             .check(move |_| {
-                assert_eq!(buffer.borrow().len() + stored.borrow().len(), received.get(), "items that came in");
+                assert_eq!(
+                    buffer.borrow().len() + stored.borrow().len(),
+                    received.get(),
+                    "items that came in"
+                );
             })
     }
     proves(scene::<false>, scene::<true>, "Stop:");
@@ -191,14 +197,11 @@ fn a_stop_wins_over_an_item_that_is_there() {
         let stopped = stop.clone();
         let subject = async move {
             work().await;
-            let item = if FIXED {
+            if FIXED {
                 tokio::select! { biased; item = &mut item => item.ok(), () = stopped.cancelled() => None }
             } else {
                 tokio::select! { biased; () = stopped.cancelled() => None, item = &mut item => item.ok() }
-            };
-            // From here on the sender is told that its item was not taken.
-            drop(stopped);
-            item
+            }
         };
         Scene::new(subject)
             .stop(move || stop.cancel())
@@ -217,37 +220,45 @@ fn a_stop_wins_over_an_item_that_is_there() {
     proves(scene::<false>, scene::<true>, "Stop:woken");
 }
 
-/// A loop that starts a read anew after each tick: the bytes of the read it gave up are gone (`read_exact` in a `select!`).
+/// A loop that starts its read anew after any other event: the bytes of the read it gave up are gone (`read_exact` in `select!`).
 #[test]
-fn a_tick_drops_a_read_that_had_begun() {
+fn another_event_drops_a_read_that_had_begun() {
     async fn read_frame(bytes: &RefCell<VecDeque<u8>>) -> [Option<u8>; 2] {
         let header = bytes.borrow_mut().pop_front();
-        sleep(Duration::from_millis(3)).await;
+        work().await;
         [header, bytes.borrow_mut().pop_front()]
     }
-    async fn read_beside_ticks<const FIXED: bool>(bytes: &RefCell<VecDeque<u8>>) -> [Option<u8>; 2] {
-        let mut ticks = interval(Duration::from_millis(2));
-        let mut reading = Box::pin(read_frame(bytes));
+    async fn read<const FIXED: bool>(
+        bytes: &RefCell<VecDeque<u8>>,
+        mut events: mpsc::Receiver<()>,
+    ) -> [Option<u8>; 2] {
+        let mut reading = pin!(read_frame(bytes));
         loop {
             tokio::select! {
                 biased;
                 frame = &mut reading => return frame,
-                _ = ticks.tick() => {}
+                Some(()) = events.recv() => {}
             }
             if !FIXED {
-                reading = Box::pin(read_frame(bytes));
-                ticks.reset_after(Duration::from_millis(4));
+                reading.set(read_frame(bytes));
             }
         }
     }
 
     fn scene<const FIXED: bool>(_: &Parts) -> Scene<[Option<u8>; 2]> {
         let bytes = RefCell::new(VecDeque::from([1, 2, 3, 4]));
-        Scene::new(async move { read_beside_ticks::<FIXED>(&bytes).await }).check(|ended| {
-            if let Ended::Returned(frame) = ended {
-                assert_eq!(frame, [Some(1), Some(2)]);
-            }
-        })
+        let (event, events) = mpsc::channel(1);
+        Scene::new(async move { read::<FIXED>(&bytes, events).await })
+            .alongside(async move {
+                moment().await;
+                // Refused when the reader is gone.
+                let _ = event.send(()).await;
+            })
+            .check(|ended| {
+                if let Ended::Returned(frame) = ended {
+                    assert_eq!(frame, [Some(1), Some(2)], "the first frame");
+                }
+            })
     }
     proves(scene::<false>, scene::<true>, "end");
 }
@@ -336,7 +347,8 @@ fn the_next_request_gets_the_reply_of_a_cancelled_one() {
         .alongside(async move {
             while let Some(id) = incoming.recv().await {
                 work().await;
-                outgoing.send(id).await.expect("the connection stays as long as requests come");
+                // Refused when both users are gone.
+                let _ = outgoing.send(id).await;
             }
         })
         .alongside(async move {

@@ -17,10 +17,11 @@ use crate::{moment, proves, work};
 /// A semaphore that hands its permit to the first waiter: a waiter that was dropped at that moment took the permit with it.
 #[test]
 fn a_permit_is_lost_with_its_waiter() {
+    type Queue<const FIXED: bool> = VecDeque<oneshot::Sender<Option<Permit<FIXED>>>>;
     #[derive(Default)]
     struct Limit<const FIXED: bool> {
         taken: Cell<bool>,
-        queue: RefCell<VecDeque<oneshot::Sender<Option<Permit<FIXED>>>>>,
+        queue: RefCell<Queue<FIXED>>,
     }
     struct Permit<const FIXED: bool>(Rc<Limit<FIXED>>);
 
@@ -138,7 +139,7 @@ fn those_behind_the_head_of_the_queue_are_not_woken() {
         })
         .check(move |_| assert_eq!(limit.free.get(), 2))
     }
-    proves(scene::<false>, scene::<true>, "suspended");
+    proves(scene::<false>, scene::<true>, "waiting");
 }
 
 /// One wake-up for one of two workers: the worker that was woken is dropped, the other sleeps on (sqlx #620).

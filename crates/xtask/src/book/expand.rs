@@ -51,8 +51,8 @@ fn replace(workspace: &Workspace, page: &str, directive: &str) -> Result<String>
         "head" => Ok(head(&workspace.registry, recipe()?)),
         "code" => Ok(code(recipe()?)),
         "contract" => contract(workspace, recipe()?),
-        "picture" => picture(&workspace.text(&format!("docs/pictures/{}.svg", name()?))?),
-        "output" => Ok(fence("text", &workspace.text(&format!("docs/outputs/{}.txt", name()?))?)),
+        "picture" => picture(&generated(workspace, &format!("docs/pictures/{}.svg", name()?))?),
+        "output" => Ok(fence("text", &generated(workspace, &format!("docs/outputs/{}.txt", name()?))?)),
         "python" => Ok(fence("python", &workspace.text(&format!("docs/python/{}.py", name()?))?)),
         "file" => file(workspace, name()?, rest),
         "cost" => cost::tables(workspace, recipe()?),
@@ -61,6 +61,10 @@ fn replace(workspace: &Workspace, page: &str, directive: &str) -> Result<String>
             "unknown directive; there are head, code, contract, picture, output, file, python, cost and recipes"
         ),
     }
+}
+
+fn generated(workspace: &Workspace, path: &str) -> Result<String> {
+    workspace.text(path).context("run `cargo xtask generate`, which makes it from a run")
 }
 
 /// The title of a recipe's page, and what it takes to have the recipe.
@@ -150,14 +154,12 @@ fn file(workspace: &Workspace, path: &str, anchor: Option<&str>) -> Result<Strin
     let mut kept = Vec::new();
     for line in text.lines() {
         match mark(line) {
-            Some((end, name)) => {
-                if anchor == Some(name.as_str()) {
-                    inside = !end;
-                    found = true;
-                }
+            Some((end, name)) if anchor == Some(name.as_str()) => {
+                inside = !end;
+                found = true;
             }
             None if inside => kept.push(line),
-            None => {}
+            _ => {}
         }
     }
     if !found {

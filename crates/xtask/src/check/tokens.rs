@@ -61,10 +61,11 @@ fn ignores(attribute: TokenStream) -> bool {
     }
 }
 
-/// A test may wait for a time only on a paused clock. The sweep pauses its own.
+/// A test may wait for a time only on a paused clock. The sweep, and what the seeded
+/// bugs are tried with, pause their own.
 fn sleeping(path: &str, test: &TestFunction, problems: &mut Vec<Problem>) {
     let paused = test.attributes.iter().any(|it| names(it.clone(), &["start_paused"]).is_some())
-        || names(test.body.clone(), &["start_paused", "pause", "sweep", "explore"]).is_some();
+        || names(test.body.clone(), &["start_paused", "pause", "sweep", "explore", "proves"]).is_some();
     if let Some(line) = names(test.body.clone(), &["sleep", "sleep_until"])
         && !paused
     {
