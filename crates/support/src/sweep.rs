@@ -640,7 +640,7 @@ impl<T> Driver<T> {
                 let Some(subject) = &mut self.subject else { return Poll::Pending };
                 self.polls += 1;
                 // All wake-ups up to here, the request to stop among them, make one poll.
-                woken.flag.store(false, Ordering::Release);
+                woken.flag.swap(false, Ordering::AcqRel);
                 let mut context = Context::from_waker(&waker);
                 let ended = match catch_unwind(AssertUnwindSafe(|| subject.as_mut().poll(&mut context))) {
                     Err(panic) => Some(Ended::Panicked(message(panic))),
