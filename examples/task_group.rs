@@ -18,7 +18,7 @@ use support::lanes::{LaneExt, PictureArgs, try_record};
 #[derive(Parser)]
 struct Args {
     /// How many pages may be visited at a time
-    #[arg(long, default_value = "3")]
+    #[arg(long, default_value = "4")]
     limit: NonZeroUsize,
     /// Milliseconds that the others get when one has failed
     #[arg(long, default_value = "60", value_parser = clap::value_parser!(u64).range(0..=10_000))]
@@ -72,7 +72,8 @@ fn visit(
 ) -> impl Future<Output = reqwest::Result<()>> + Send {
     async move {
         let fault = match n {
-            6 => "latency=120&status=500",
+            5 => "latency=1000",
+            6 => "latency=200&status=500",
             7 => "latency=1500",
             _ => "latency=30..60",
         };
@@ -86,7 +87,7 @@ fn visit(
             }
         };
         response.and_then(reqwest::Response::error_for_status).map_err(reqwest::Error::without_url)?;
-        for link in [2 * n, 2 * n + 1].into_iter().filter(|link| *link < 16) {
+        for link in [2 * n, 2 * n + 1].into_iter().filter(|link| *link < 8) {
             let (site, name) = (site.clone(), format!("page {link}"));
             // Named inside the task, so that its lane belongs to the group and not to this page.
             let lane = name.clone();

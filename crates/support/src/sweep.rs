@@ -304,11 +304,8 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { points, triggers, triggered_points, violations } = self;
-        write!(
-            f,
-            "dropped at {points} points, {triggers} triggers, dropped at {triggered_points} points after one: "
-        )?;
-        write!(f, "{} violation{}", violations.len(), if violations.len() == 1 { "" } else { "s" })?;
+        write!(f, "drops: {points}, triggers: {triggers}, drops after a trigger: {triggered_points}, ")?;
+        write!(f, "violations: {}", violations.len())?;
         for (point, what) in violations.iter().take(10) {
             write!(f, "\n  {point}: {what}")?;
         }
@@ -329,10 +326,10 @@ impl fmt::Display for Report {
 pub fn sweep<T: 'static>(make: impl Fn(&Parts) -> Scene<T>) -> Report {
     let report = explore(make);
     let test = std::thread::current().name().unwrap_or("?").to_owned();
-    println!("sweep {test}: {report}");
     if let Some((point, _)) = report.violations.first() {
         panic!("sweep {test}: {report}\nrepeat the first one: {}", repeat(point, &test));
     }
+    println!("sweep {test}: {report}");
     report
 }
 
@@ -559,7 +556,12 @@ async fn run<T: 'static>(make: impl Fn(&Parts) -> Scene<T>, trigger: &Trigger, p
     let waiting = bystanders.iter().filter(|task| !task.is_finished()).count();
     let tasks = Handle::current().metrics().num_alive_tasks().saturating_sub(waiting);
     if !outlived && let Some(alive) = parts.alive(tasks) {
-        violations.push(format!("the subject is gone, but alive of its own: {alive}"));
+        let how = match &ended {
+            Ended::Dropped => "was dropped",
+            Ended::Returned(_) => "returned",
+            Ended::Panicked(_) => "panicked",
+        };
+        violations.push(format!("the subject {how}, but alive of its own: {alive}"));
     }
     match &ended {
         Ended::Panicked(message) if parts.fault() != Some(Fault::Panic) => {
@@ -574,14 +576,15 @@ async fn run<T: 'static>(make: impl Fn(&Parts) -> Scene<T>, trigger: &Trigger, p
     sleep(SETTLE).await;
     let alive = Handle::current().metrics().num_alive_tasks();
     let mut waiting = 0;
-    for (number, task) in bystanders.into_iter().enumerate() {
+    let all = bystanders.len();
+    for (number, task) in (1..).zip(bystanders) {
         if !task.is_finished() {
             waiting += 1;
             violations.push(format!(
-                "bystander {number} still waits an hour later: something meant for it was lost"
+                "bystander {number} of {all} still waits an hour later: something meant for it was lost"
             ));
         } else if let Err(error) = task.await {
-            violations.push(format!("bystander {number} failed: {error}"));
+            violations.push(format!("bystander {number} of {all} failed: {error}"));
         }
     }
     if let Some(alive) = parts.alive(alive.saturating_sub(waiting)) {

@@ -231,7 +231,7 @@ fn a_subject_that_wakes_itself_for_ever_is_reported() {
 #[test]
 fn a_task_that_is_alive_is_reported() {
     let said = said(|_| Scene::new(async { drop(spawn_local(sleep(ms(5)))) }));
-    assert_eq!(said, ["end: the subject is gone, but alive of its own: 1 task"]);
+    assert_eq!(said, ["end: the subject returned, but alive of its own: 1 task"]);
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn a_task_that_was_aborted_but_has_not_ended_is_reported() {
         })
     });
     // Who is dropped cannot wait for that end, who returns can.
-    assert_eq!(said, ["end: the subject is gone, but alive of its own: 1 task"]);
+    assert_eq!(said, ["end: the subject returned, but alive of its own: 1 task"]);
 }
 
 #[test]
@@ -266,9 +266,9 @@ fn a_child_that_is_alive_is_reported_by_its_name() {
     assert_eq!(
         said,
         [
-            "end: the subject is gone, but alive of its own: 1 of child 'spare'",
+            "end: the subject returned, but alive of its own: 1 of child 'spare'",
             "end: alive an hour later: 1 of child 'spare'",
-            "unpolled: the subject is gone, but alive of its own: 1 of child 'spare'",
+            "unpolled: the subject was dropped, but alive of its own: 1 of child 'spare'",
             "unpolled: alive an hour later: 1 of child 'spare'",
         ]
     );
@@ -300,8 +300,9 @@ fn a_bystander_that_waits_is_reported() {
         .alongside(async move { drop(receiver.await) })
         .check(move |_| drop(kept))
     });
-    let waits =
-        |point| format!("{point}: bystander 1 still waits an hour later: something meant for it was lost");
+    let waits = |point| {
+        format!("{point}: bystander 2 of 2 still waits an hour later: something meant for it was lost")
+    };
     assert_eq!(said, ["unpolled", "suspended:1", "waiting:1", "woken:1"].map(waits));
 }
 
@@ -309,7 +310,7 @@ fn a_bystander_that_waits_is_reported() {
 fn a_bystander_that_panics_is_reported() {
     let said = said(|_| Scene::new(ready(())).alongside(async { panic!("no reply") }));
     assert_eq!(said.len(), 2, "{said:?}");
-    assert!(said[0].starts_with("end: bystander 0 failed: "), "{said:?}");
+    assert!(said[0].starts_with("end: bystander 1 of 1 failed: "), "{said:?}");
     assert!(said[0].ends_with("panicked with message \"no reply\""), "{said:?}");
 }
 
@@ -411,13 +412,13 @@ fn a_random_failure_is_found_in_one_of_eight_tries() {
 #[test]
 fn a_report_counts_and_names() {
     let mut report = Report { points: 4, triggers: 3, triggered_points: 2, violations: Vec::new() };
-    let counts = "dropped at 4 points, 3 triggers, dropped at 2 points after one";
-    assert_eq!(report.to_string(), format!("{counts}: 0 violations"));
+    let counts = "drops: 4, triggers: 3, drops after a trigger: 2";
+    assert_eq!(report.to_string(), format!("{counts}, violations: 0"));
     report.violations.push(("woken:1".to_owned(), "a permit was lost".to_owned()));
-    assert_eq!(report.to_string(), format!("{counts}: 1 violation\n  woken:1: a permit was lost"));
+    assert_eq!(report.to_string(), format!("{counts}, violations: 1\n  woken:1: a permit was lost"));
     report.violations.resize(12, ("end".to_owned(), "late".to_owned()));
     let rest = "\n  end: late".repeat(9);
-    let expected = format!("{counts}: 12 violations\n  woken:1: a permit was lost{rest}\n  and 2 more");
+    let expected = format!("{counts}, violations: 12\n  woken:1: a permit was lost{rest}\n  and 2 more");
     assert_eq!(report.to_string(), expected);
 }
 
@@ -458,9 +459,9 @@ fn a_lost_item_fails_the_sweep() {
 /// Runs a test of this file in a process of its own.
 #[expect(clippy::disallowed_methods, reason = "no runtime is blocked: this is a plain test")]
 fn run(point: Option<&str>, arguments: &[&str]) -> Output {
-    let mut program = Command::new(std::env::current_exe().unwrap());
+    let mut program = Command::new(std::env::current_exe().expect("this test is a program"));
     program.args(arguments).env("CARGO_PKG_NAME", "support").env_remove("SWEEP_POINT");
-    program.envs(point.map(|point| ("SWEEP_POINT", point))).output().unwrap()
+    program.envs(point.map(|point| ("SWEEP_POINT", point))).output().expect("it starts")
 }
 
 fn text(output: &Output) -> String {
@@ -481,10 +482,7 @@ fn the_printed_command_repeats_the_point_alone() {
     let repeated = run(Some("woken:1"), &arguments.split(' ').collect::<Vec<_>>());
     assert!(repeated.status.success(), "it fails as the test expects: {}", text(&repeated));
     let said = text(&repeated);
-    assert!(
-        said.contains("dropped at 1 points, 0 triggers, dropped at 0 points after one: 1 violation"),
-        "{said}"
-    );
+    assert!(said.contains("drops: 1, triggers: 0, drops after a trigger: 0, violations: 1"), "{said}");
     assert!(said.contains("woken:1: assertion `left == right` failed: the item is here or there"), "{said}");
 }
 
@@ -493,10 +491,7 @@ fn the_other_points_are_left_out() {
     let other = run(Some("suspended:1"), &["--exact", "a_lost_item_fails_the_sweep", "--nocapture"]);
     let said = text(&other);
     assert!(!other.status.success() && said.contains("test did not panic as expected"), "{said}");
-    assert!(
-        said.contains("dropped at 1 points, 0 triggers, dropped at 0 points after one: 0 violations"),
-        "{said}"
-    );
+    assert!(said.contains("drops: 1, triggers: 0, drops after a trigger: 0, violations: 0"), "{said}");
 }
 
 #[test]

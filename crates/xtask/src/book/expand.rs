@@ -53,7 +53,7 @@ fn replace(workspace: &Workspace, page: &str, directive: &str) -> Result<String>
         "contract" => contract(workspace, recipe()?),
         "picture" => picture(&generated(workspace, &format!("docs/pictures/{}.svg", name()?))?),
         "output" => Ok(fence("text", &generated(workspace, &format!("docs/outputs/{}.txt", name()?))?)),
-        "python" => Ok(fence("python", &workspace.text(&format!("docs/python/{}.py", name()?))?)),
+        "python" => python(workspace, name()?),
         "file" => file(workspace, name()?, rest),
         "cost" => cost::tables(workspace, recipe()?),
         "recipes" => recipes(&workspace.registry, page, name()?),
@@ -61,6 +61,13 @@ fn replace(workspace: &Workspace, page: &str, directive: &str) -> Result<String>
             "unknown directive; there are head, code, contract, picture, output, file, python, cost and recipes"
         ),
     }
+}
+
+/// A Python file, and what it prints.
+fn python(workspace: &Workspace, name: &str) -> Result<String> {
+    let source = workspace.text(&format!("docs/python/{name}.py"))?;
+    let output = generated(workspace, &format!("docs/outputs/python-{name}.txt"))?;
+    Ok(format!("{}\nIt prints:\n{}", fence("python", &source), fence("text", &output)))
 }
 
 fn generated(workspace: &Workspace, path: &str) -> Result<String> {
@@ -110,16 +117,22 @@ fn contract(workspace: &Workspace, recipe: &Recipe) -> Result<String> {
     let mut table = String::from("\n| | | proved by |\n|---|---|---|\n");
     let proofs = proofs(workspace, recipe)?;
     for row in &recipe.header.contract {
-        let proofs: Vec<_> = proofs
-            .iter()
-            .filter(|proof| proof.row == row.name)
-            .map(|proof| match &proof.file {
-                None => format!("[`{0}`](#{1})", proof.test, anchor(&recipe.name, &proof.test)),
-                Some(file) => format!("`{}` in `{file}`", proof.test),
-            })
-            .collect();
+        let mut here = Vec::new();
+        let mut beside = Vec::new();
+        for proof in proofs.iter().filter(|proof| proof.row == row.name) {
+            match &proof.file {
+                None => here.push(format!("[`{0}`](#{1})", proof.test, anchor(&recipe.name, &proof.test))),
+                Some(file) => {
+                    if beside.is_empty() {
+                        beside.push(format!("in `{}`:", file.trim_start_matches("crates/")));
+                    }
+                    beside.push(format!("`{}`", proof.test));
+                }
+            }
+        }
+        here.extend(beside);
         let text = without_item_links(&row.text);
-        table.push_str(&format!("| **{}** | {text} | {} |\n", row.name, proofs.join(", ")));
+        table.push_str(&format!("| **{}** | {text} | {} |\n", row.name, here.join("<br>")));
     }
     Ok(table)
 }
@@ -251,7 +264,7 @@ mod tests {
         let text = expanded(&[], "{{#contract permit}}");
         let order = "| **Order** | first come, first served | [`order_is_first_come`](#permit-order_is_first_come) |\n";
         assert!(text.contains(order), "{text}");
-        let sweep = "| `cancellation_gives_the_permit_back` in `crates/limits/tests/permit.rs` |\n";
+        let sweep = "| in `limits/tests/permit.rs`:<br>`cancellation_gives_the_permit_back` |\n";
         assert!(text.contains(sweep), "{text}");
     }
 
@@ -270,7 +283,8 @@ mod tests {
         assert_eq!(expanded(&file, "{{#file a.rs a}}"), "\n````rs\n# b\n```\n````\n\n");
         assert_eq!(expanded(&file, "{{#file a.rs}}"), "\n````rs\n    # b\n    ```\nc\n````\n\n");
         assert_eq!(expanded(&[("docs/outputs/a.txt", "x\n")], "{{#output a}}"), "\n```text\nx\n```\n\n");
-        assert_eq!(expanded(&[], "{{#python permit}}"), "\n```python\nprint('permit')\n```\n\n");
+        let python = expanded(&[("docs/outputs/python-permit.txt", "permit\n")], "{{#python permit}}");
+        assert_eq!(python, "\n```python\nprint('permit')\n```\n\nIt prints:\n\n```text\npermit\n```\n\n");
     }
 
     #[test]

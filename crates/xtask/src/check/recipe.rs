@@ -23,7 +23,9 @@ pub(super) fn check(workspace: &Workspace, problems: &mut Vec<Problem>) -> Resul
         let code = recipe.source.lines().take(recipe.lines).map(str::trim);
         let code = code.filter(|line| !line.is_empty() && !line.starts_with("//")).count();
         if code > MOST_LINES {
-            let message = format!("{code} lines of code before the tests, at most {MOST_LINES}: make two recipes of it");
+            let message = format!(
+                "{code} lines of code before the tests, at most {MOST_LINES}: make two recipes of it"
+            );
             problems.push(problem(&recipe.path, 1, message));
         }
         // A file that is not Rust is told of by the registry.
@@ -454,7 +456,8 @@ mod tests {
 
     #[test]
     fn long_recipes_are_found() {
-        let longer = |line: &str| PERMIT.replace("#[cfg(test)]", &format!("{}#[cfg(test)]", line.repeat(200)));
+        let longer =
+            |line: &str| PERMIT.replace("#[cfg(test)]", &format!("{}#[cfg(test)]", line.repeat(200)));
         assert_eq!(found(&[(RECIPE, &longer("// a comment\n\n"))]), [""; 0]);
         let found = found(&[(RECIPE, &longer("const X: u8 = 0;\n"))]);
         assert!(found[0].contains("lines of code before the tests, at most 200"), "{found:?}");

@@ -1,5 +1,7 @@
 //! Code that is not there yet, tests that are not run, and tests that sleep and hope.
 
+use std::collections::HashSet;
+
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use registry::Problem;
 use registry::paths::{TestFunction, test_functions};
@@ -9,8 +11,9 @@ use super::problem;
 pub(super) fn check(path: &str, tokens: &TokenStream, problems: &mut Vec<Problem>) {
     let runs_ignored = names_argument(tokens.clone());
     unfinished(path, tokens.clone(), runs_ignored, problems);
+    let pausing = pausing(tokens.clone());
     for test in test_functions(tokens.clone()) {
-        sleeping(path, &test, problems);
+        sleeping(path, &test, &pausing, problems);
     }
 }
 
@@ -61,12 +64,11 @@ fn ignores(attribute: TokenStream) -> bool {
     }
 }
 
-/// A test may wait for a time only on a paused clock. The sweep, and what the seeded
-/// bugs are tried with, pause their own.
-fn sleeping(path: &str, test: &TestFunction, problems: &mut Vec<Problem>) {
-    let paused = test.attributes.iter().any(|it| names(it.clone(), &["start_paused"]).is_some())
-        || names(test.body.clone(), &["start_paused", "pause", "sweep", "explore", "proves"]).is_some();
-    if let Some(line) = names(test.body.clone(), &["sleep", "sleep_until"])
+/// A test may wait for a time only on a paused clock.
+fn sleeping(path: &str, test: &TestFunction, pausing: &HashSet<String>, problems: &mut Vec<Problem>) {
+    let paused = test.attributes.iter().any(|it| names(it.clone(), &|name| name == "start_paused").is_some())
+        || names(test.body.clone(), &|name| pausing.contains(name)).is_some();
+    if let Some(line) = names(test.body.clone(), &|name| name == "sleep" || name == "sleep_until")
         && !paused
     {
         let message = format!(
@@ -77,10 +79,50 @@ fn sleeping(path: &str, test: &TestFunction, problems: &mut Vec<Problem>) {
     }
 }
 
-/// The line of the first identifier that is one of `wanted`.
-fn names(tokens: TokenStream, wanted: &[&str]) -> Option<usize> {
+/// What pauses the clock for its caller: the sweep, what the seeded bugs are tried with, and functions of the file that
+/// call one of these.
+fn pausing(tokens: TokenStream) -> HashSet<String> {
+    let mut pausing =
+        HashSet::from(["start_paused", "pause", "sweep", "explore", "proves"].map(String::from));
+    let mut functions = Vec::new();
+    function_bodies(tokens, &mut functions);
+    loop {
+        let before = pausing.len();
+        for (name, body) in &functions {
+            if names(body.clone(), &|name| pausing.contains(name)).is_some() {
+                pausing.insert(name.clone());
+            }
+        }
+        if pausing.len() == before {
+            return pausing;
+        }
+    }
+}
+
+fn function_bodies(tokens: TokenStream, found: &mut Vec<(String, TokenStream)>) {
+    let mut tokens = tokens.into_iter();
+    let mut name = None;
+    while let Some(token) = tokens.next() {
+        match token {
+            TokenTree::Ident(ident) if ident == "fn" => {
+                name = tokens.next().map(|token| token.to_string());
+            }
+            TokenTree::Punct(punct) if punct.as_char() == ';' => name = None,
+            TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => {
+                if let Some(name) = name.take() {
+                    found.push((name, group.stream()));
+                }
+                function_bodies(group.stream(), found);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The line of the first identifier that is wanted.
+fn names(tokens: TokenStream, wanted: &dyn Fn(&str) -> bool) -> Option<usize> {
     tokens.into_iter().find_map(|token| match token {
-        TokenTree::Ident(ident) if wanted.iter().any(|it| ident == it) => Some(ident.span().start().line),
+        TokenTree::Ident(ident) if wanted(&ident.to_string()) => Some(ident.span().start().line),
         TokenTree::Group(group) => names(group.stream(), wanted),
         _ => None,
     })
@@ -127,6 +169,7 @@ mod tests {
     #[test]
     fn sleeping_tests_are_found() {
         starts("#[tokio::test]\nasync fn a() {\n    tokio::time::sleep(X).await;\n}\n", "a.rs:3: `a` sleeps");
+        starts("fn b() {}\n#[test]\nfn a() { b(); sleep(X); }\n", "a.rs:3: `a` sleeps");
         starts("#[test]\nfn a() { std::thread::sleep(X); }\n", "a.rs:2: `a` sleeps");
         for text in [
             "#[tokio::test(start_paused = true)]\nasync fn a() { sleep(X).await; }\n",
@@ -134,6 +177,7 @@ mod tests {
             "#[tokio::test]\nasync fn a() { tokio::time::pause(); sleep(X).await; }\n",
             "#[test]\nfn a() { sweep(|_| Scene::new(sleep(X))); }\n",
             "fn helper() { sleep(X) }\n",
+            "fn b() { sweep(|_| x) }\nfn c() { b() }\n#[test]\nfn a() { c(sleep(X)) }\n",
         ] {
             assert_eq!(found(text), [""; 0], "{text}");
         }
