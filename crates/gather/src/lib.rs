@@ -14,6 +14,6 @@ pub use self::gather::gather;
 pub use self::map_concurrent::map_concurrent;
 pub use self::map_ordered::{InOrder, map_ordered, map_ordered_window};
 pub use self::race::{Lost, Won, quorum, race};
-pub use self::settle::{Failure, Outcome, settle, settle_within, split};
+pub use self::settle::{Failure, Outcome, Split, settle, settle_within, split};
 pub use self::task_group::{Rules, Scope, Stopped, Stopping, TaskGroup};
 pub use self::try_gather::{Failed, try_gather};

@@ -105,10 +105,11 @@ where
     map_ordered(futures, limit, work).await
 }
 
+/// Values and failures, each with its place in the input.
+pub type Split<T, E> = (Vec<(usize, T)>, Vec<(usize, Failure<E>)>);
+
 /// Splits outcomes into values and failures, each with its place in the input.
-pub fn split<T, E>(
-    outcomes: impl IntoIterator<Item = Outcome<T, E>>,
-) -> (Vec<(usize, T)>, Vec<(usize, Failure<E>)>) {
+pub fn split<T, E>(outcomes: impl IntoIterator<Item = Outcome<T, E>>) -> Split<T, E> {
     let (mut values, mut failures) = (Vec::new(), Vec::new());
     for (index, outcome) in outcomes.into_iter().enumerate() {
         match outcome {

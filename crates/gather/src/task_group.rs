@@ -276,6 +276,7 @@ mod tests {
     }
 
     /// A tree of tasks: each starts two, down to `depth`.
+    #[expect(clippy::manual_async_fn, reason = "an async fn cannot say that its future is Send")]
     fn grow(
         mut scope: Scope<()>,
         depth: u32,

@@ -62,7 +62,10 @@ fn cancellation_of_the_rest_can_be_cancelled() {
         Scene::new(try_gather((0..3).map(child).collect::<Vec<_>>())).check(move |ended| {
             if let Ended::Returned(result) = ended {
                 let expected = if parts.fault().is_some() { "injected" } else { "one" };
-                assert!(matches!(result, Err(Failed::Error { error, .. }) if error == expected), "{result:?}");
+                assert!(
+                    matches!(result, Err(Failed::Error { error, .. }) if error == expected),
+                    "{result:?}"
+                );
             }
         })
     });
