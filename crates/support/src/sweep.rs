@@ -10,11 +10,11 @@
 //! | `waiting:k` | a millisecond before it would be woken from its k-th `Pending`, as a timeout does |
 //! | `woken:k` | after it was woken from its k-th `Pending`, and before it is polled again |
 //!
-//! What others queued up behind it in the meantime shows only in the third; lost permits, lost wake-ups and lost hand-offs
-//! show only in the fourth. Then come the triggers: a child that panics,
-//! fails or is aborted at each of its polls ([`Parts::child`]), and a polite request to stop at each of the points above
-//! ([`Scene::stop`]). After each trigger the subject first runs to its end, and then is dropped at every later point too,
-//! so that a cleanup which has begun is itself cancelled.
+//! Who is stuck behind a waiter that gave up shows only in the third; lost permits, lost wake-ups and lost hand-offs show
+//! only in the fourth. Then come the triggers: a child that panics, fails or is aborted at each of its polls
+//! ([`Parts::child`]), and a polite request to stop at each of the points above ([`Scene::stop`]). After each trigger the
+//! subject first runs to its end, and then is dropped at every later point too, so that a cleanup which has begun is itself
+//! cancelled.
 //!
 //! After every run these must hold:
 //!
@@ -52,6 +52,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -777,8 +778,13 @@ fn watchdog() -> mpsc::Sender<String> {
                 Ok(next) => point = next,
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    eprintln!(
-                        "sweep {test}: {point} spins: it has used {HUNG:?} of real time without coming to rest"
+                    // Not eprintln!, which a test run keeps to itself until the test has ended. A terminal that is gone
+                    // cannot be told.
+                    let _ = writeln!(
+                        std::io::stderr(),
+                        "sweep {test}: {point} spins: it has used {HUNG:?} of real time without coming to rest\n\
+                         repeat it: {}",
+                        repeat(&point, &test)
                     );
                     std::process::exit(101);
                 }

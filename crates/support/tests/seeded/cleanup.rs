@@ -51,7 +51,7 @@ fn the_async_release_is_skipped_by_a_drop() {
     proves(scene::<false>, scene::<true>, "suspended");
 }
 
-/// `BEGIN` is on the wire, and only its answer arms the rollback: dropped in between, the transaction stays open (sqlx #4385).
+/// Only the answer to `BEGIN` arms the rollback: dropped before it, the transaction stays open (sqlx #4385).
 #[test]
 fn a_guard_is_built_too_late() {
     struct Transaction<'a>(&'a Cell<bool>);

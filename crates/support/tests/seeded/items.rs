@@ -220,7 +220,7 @@ fn a_stop_wins_over_an_item_that_is_there() {
     proves(scene::<false>, scene::<true>, "Stop:woken");
 }
 
-/// A loop that starts its read anew after any other event: the bytes of the read it gave up are gone (`read_exact` in `select!`).
+/// A loop that starts its read anew after any other event, and loses what was read (`read_exact` in a `select!`).
 #[test]
 fn another_event_drops_a_read_that_had_begun() {
     async fn read_frame(bytes: &RefCell<VecDeque<u8>>) -> [Option<u8>; 2] {
