@@ -373,7 +373,7 @@ struct Held {
 impl Held {
     /// Every 10th job takes 100 ms, the others 1 ms.
     async fn job(self, i: usize) -> usize {
-        sleep(Duration::from_millis(if i % 10 == 0 { 100 } else { 1 })).await;
+        sleep(Duration::from_millis(if i.is_multiple_of(10) { 100 } else { 1 })).await;
         self.peak.fetch_max(self.now.fetch_add(1, Relaxed) + 1, Relaxed);
         i
     }
