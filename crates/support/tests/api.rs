@@ -23,6 +23,8 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 }
 
 async fn start() -> (Api, Client) {
+    // Built together with the families, reqwest has TLS and wants a provider; an error means that one is installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let api = Api::start().await.expect("a free port");
     (api, Client::builder().no_proxy().build().expect("a client without TLS"))
 }
