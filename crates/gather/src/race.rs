@@ -1,7 +1,7 @@
 //! Run alternatives in parallel, return the first success or the first k, and stop the losers.
 //!
 //! Use it when several sources can give the same answer: mirrors, replicas, resolvers. The load is n-fold: to start the
-//! second one only when the first is slow use `hedge`. When nobody may fail use [`try_gather`](super::try_gather).
+//! second one only when the first is slow use `hedge`. When nobody may fail use [`try_gather`](super::try_gather()).
 //!
 //! | | |
 //! |---|---|

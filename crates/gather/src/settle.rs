@@ -6,7 +6,7 @@
 //! | | |
 //! |---|---|
 //! | Order | one [`Outcome`] for each future, in input order |
-//! | Errors | an error is that future's outcome and touches no other; after `max_failures` failures [`settle_within`] starts no further future, lets the running ones end, and the rest are [`Cancelled`](Outcome::Cancelled) |
+//! | Errors | an error is that future's outcome and touches no other; after `max_failures` failures [`settle_within`] starts no further future, lets the running ones end, and the rest are [`Cancelled`](Failure::Cancelled) |
 //! | Cancellation | dropping the call drops every future with it; nothing is spawned |
 //! | Panics | a panic is that future's outcome, with its payload |
 //! | Memory | O(n) outcomes |
