@@ -71,9 +71,10 @@ pub async fn gather<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::O
                 let index = outputs.len();
                 outputs.push(None);
                 let mut future = mem::replace(&mut place, Box::pin(OptionFuture::default()));
-                waiting.push(poll_fn(move |context| {
+                // `extend` and not `push`: that takes `&self`, and the call would be `Send` for `Sync` futures only.
+                waiting.extend([poll_fn(move |context| {
                     poll_within_budget(future.as_mut(), context).map(|output| (index, output))
-                }));
+                })]);
             }
             if outputs.len() % STARTS_PER_OPERATION == 0 || !has_budget_remaining() {
                 ready!(poll_proceed(context)).made_progress();
@@ -131,6 +132,12 @@ mod tests {
         let start = Instant::now();
         gather((0..1000).map(|_| sleep(Duration::from_millis(10)))).await;
         assert_eq!(start.elapsed(), Duration::from_millis(10));
+    }
+
+    #[tokio::test]
+    async fn order_holds_in_a_spawned_task_of_futures_that_are_not_sync() {
+        let futures: Vec<_> = (0..40).map(|i| async move { i }.boxed()).collect();
+        assert!(tokio::spawn(gather(futures)).await.unwrap().into_iter().eq(0..40));
     }
 
     #[tokio::test]
