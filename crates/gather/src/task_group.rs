@@ -5,12 +5,12 @@
 //!
 //! | | |
 //! |---|---|
-//! | Order | who waits for a place gets it first come, first served; tasks end in any order |
-//! | Errors | at `max_failures` failures the group stops; every failure is returned with its task's name, in the order in which the tasks ended |
-//! | Cancellation | stopping asks all tasks, and aborts those that are alive after `grace`; [`wait`](TaskGroup::wait) returns when every task has ended, and names those that overstayed. Dropping the group or `wait` aborts all tasks, and each ends at its next await without being waited for |
-//! | Panics | stop the group as a failure does; the first is resumed in the caller of `wait` after every task has ended |
-//! | Memory | O(tasks alive): at most `limit` that run, and those that wait in their own `spawn`; and the failures |
-//! | Backpressure | `spawn` waits for a place; a task that waits in `spawn` lends its own place meanwhile, so that a full group cannot wait for itself |
+//! | Order | places are given first come, first served; tasks end in any order |
+//! | Errors | at `max_failures` failures the group stops, at once and also while nobody waits for it; every failure is returned with its task's name, in the order in which they happened |
+//! | Cancellation | stopping asks all tasks, and `grace` later aborts those that are alive; [`wait`](TaskGroup::wait) returns when every task has ended, and names the aborted. Dropping the group or `wait` aborts all tasks, and each ends at its next await without being waited for |
+//! | Panics | stop the group as its last failure does; the first is resumed in the caller of `wait` after every task has ended |
+//! | Memory | O(tasks alive): at most `limit` that run, and those that wait for a place after they started another; and the failures |
+//! | Backpressure | `spawn` waits for a place; a task that starts another gives it its own place, and is not polled until it has the next free one: never do more than `limit` run, and a full group cannot wait for itself |
 //! | Clock | `tokio::time`, for the grace |
 //!
 //! Nursery and `TaskGroup` are the names of this idea in Trio and asyncio; Nathaniel J. Smith's essay "Notes on structured
@@ -30,17 +30,18 @@
 //! ```
 
 use std::any::Any;
-use std::collections::HashMap;
-use std::future::{Future, poll_fn};
+use std::collections::BTreeMap;
+use std::future::{Future, pending, poll_fn};
+use std::mem;
 use std::num::NonZeroUsize;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::coop::{consume_budget, unconstrained};
-use tokio::task::{Id, JoinError, JoinSet};
+use futures::future::{FutureExt, select};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -65,9 +66,10 @@ impl Default for Rules {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} tasks failed, {} had to be aborted: {overstayed:?}", failures.len(), overstayed.len())]
 pub struct Stopped<E> {
-    /// Each task that failed, by name, in the order in which they ended.
+    /// Each task that failed, by name, in the order in which they did.
     pub failures: Vec<(String, E)>,
-    /// The tasks that were alive when the grace was over, by name, in alphabetical order.
+    /// The tasks that had to be aborted, by name, in the order in which they started: those that were alive when the grace
+    /// was over, be it without a place, and those whose runtime was shut down.
     pub overstayed: Vec<String>,
 }
 
@@ -79,38 +81,40 @@ pub struct Stopping;
 /// A set of tasks with a common end. Dropping it aborts them.
 pub struct TaskGroup<E: Send + 'static> {
     shared: Arc<Shared<E>>,
-    rules: Rules,
 }
 
 /// What a task has of its group: it can start others, and learn that it should stop.
 pub struct Scope<E: Send + 'static> {
     shared: Arc<Shared<E>>,
-    place: Place,
+    place: Arc<Place>,
 }
 
-/// A task's place among those that run. The task holds it to its end; its scope lends it while it waits for another's.
-type Place = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
-
 struct Shared<E> {
-    tasks: Mutex<Tasks<E>>,
+    rules: Rules,
     places: Arc<Semaphore>,
     stop: CancellationToken,
+    tasks: Mutex<Tasks<E>>,
 }
 
 struct Tasks<E> {
-    set: JoinSet<Result<(), E>>,
-    names: HashMap<Id, String>,
+    set: JoinSet<()>,
+    started: u64,
+    /// Who has not ended by itself, by number. Those that are left when all tasks are gone were aborted.
+    names: BTreeMap<u64, String>,
+    failures: Vec<(String, E)>,
+    panic: Option<Box<dyn Any + Send>>,
 }
 
 impl<E: Send + 'static> TaskGroup<E> {
     /// An empty group.
     pub fn new(rules: Rules) -> Self {
         let places = Arc::new(Semaphore::new(rules.limit.get().min(Semaphore::MAX_PERMITS)));
-        let tasks = Mutex::new(Tasks { set: JoinSet::new(), names: HashMap::new() });
-        TaskGroup { shared: Arc::new(Shared { tasks, places, stop: CancellationToken::new() }), rules }
+        let (set, names) = (JoinSet::new(), BTreeMap::new());
+        let tasks = Mutex::new(Tasks { set, started: 0, names, failures: Vec::new(), panic: None });
+        TaskGroup { shared: Arc::new(Shared { rules, places, stop: CancellationToken::new(), tasks }) }
     }
 
-    /// Starts `task` under `name` as soon as there is a place for it. Dropping this future starts nothing.
+    /// Starts `task` under `name` as soon as there is a place for it. If this future is dropped before, nothing starts.
     ///
     /// # Errors
     ///
@@ -120,7 +124,9 @@ impl<E: Send + 'static> TaskGroup<E> {
         name: impl Into<String>,
         task: impl FnOnce(Scope<E>) -> F,
     ) -> Result<(), Stopping> {
-        self.shared.start(name.into(), task).await
+        let permit = self.shared.places.clone().acquire_owned();
+        let permit = self.shared.stop.run_until_cancelled(permit).await.ok_or(Stopping)?;
+        self.shared.start(name.into(), task, permit.ok())
     }
 
     /// Stops the group when it is cancelled: whoever holds it can stop the group from outside.
@@ -128,67 +134,37 @@ impl<E: Send + 'static> TaskGroup<E> {
         self.shared.stop.clone()
     }
 
-    /// Waits until every task has ended.
+    /// Waits until every task has ended. After a request to stop, the grace begins when this is waiting.
     ///
     /// # Errors
     ///
-    /// [`Stopped`] with what failed, and who overstayed the grace. Stopping in time without a failure is no error.
+    /// [`Stopped`] with what failed, and who had to be aborted. Stopping in time without a failure is no error.
     ///
     /// # Panics
     ///
     /// If a task panicked, after every task has ended.
     pub async fn wait(self) -> Result<(), Stopped<E>> {
-        let shared = &self.shared;
-        let mut stopped = Stopped { failures: Vec::new(), overstayed: Vec::new() };
-        let mut panic = None;
-        let grace = async {
-            shared.stop.cancelled().await;
-            sleep(self.rules.grace).await;
-        };
-        let mut grace = pin!(grace);
-        let mut aborted = false;
-        loop {
-            consume_budget().await;
-            tokio::select! {
-                biased;
-                // Out of budget, a join set would put the task whose turn it is behind all others.
-                ended = unconstrained(poll_fn(|context| lock(&shared.tasks).set.poll_join_next_with_id(context))) => {
-                    let Some(ended) = ended else { break };
-                    self.note(ended, &mut stopped.failures, &mut panic);
-                    if panic.is_some() || stopped.failures.len() >= self.rules.max_failures.get() {
-                        shared.stop.cancel();
-                    }
-                }
-                () = &mut grace, if !aborted => {
-                    aborted = true;
-                    let mut tasks = lock(&shared.tasks);
-                    stopped.overstayed.extend(tasks.names.values().cloned());
-                    stopped.overstayed.sort();
-                    tasks.set.abort_all();
-                }
+        let Shared { rules, stop, tasks, .. } = &*self.shared;
+        let every_end = async {
+            while let Some(joined) = poll_fn(|context| lock(tasks).set.poll_join_next(context)).await {
+                lock(tasks).note(joined);
             }
-        }
-        shared.stop.cancel();
+        };
+        let abort = async {
+            stop.cancelled().await;
+            sleep(rules.grace).await;
+            lock(tasks).set.abort_all();
+            pending::<()>().await;
+        };
+        select(pin!(every_end), pin!(abort)).await;
+        let panic = lock(tasks).panic.take();
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
-        if stopped.failures.is_empty() && stopped.overstayed.is_empty() { Ok(()) } else { Err(stopped) }
-    }
-
-    fn note(
-        &self,
-        ended: Result<(Id, Result<(), E>), JoinError>,
-        failures: &mut Vec<(String, E)>,
-        panic: &mut Option<Box<dyn Any + Send>>,
-    ) {
-        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        let name = lock(&self.shared.tasks).names.remove(&id).unwrap_or_default();
-        match ended.map_err(JoinError::try_into_panic) {
-            Ok((_, Ok(()))) => {}
-            Ok((_, Err(error))) => failures.push((name, error)),
-            Err(Ok(payload)) => _ = panic.get_or_insert(payload),
-            Err(Err(_aborted)) => {}
-        }
+        let failures = mem::take(&mut lock(tasks).failures);
+        let overstayed: Vec<String> = mem::take(&mut lock(tasks).names).into_values().collect();
+        let clean = failures.is_empty() && overstayed.is_empty();
+        if clean { Ok(()) } else { Err(Stopped { failures, overstayed }) }
     }
 }
 
@@ -200,21 +176,23 @@ impl<E: Send + 'static> Drop for TaskGroup<E> {
 }
 
 impl<E: Send + 'static> Scope<E> {
-    /// Starts another task of the group, as [`TaskGroup::spawn`]. While it waits this task lends its own place, and takes
-    /// one again before it goes on. If this future is dropped while it waits, the place stays lent until the next call.
+    /// Starts another task of the group at once, in the place of this one. This one goes on when it has the next free place;
+    /// until then no part of it runs.
     ///
     /// # Errors
     ///
-    /// [`Stopping`] when the group stops before there is a place for each of the two.
+    /// [`Stopping`] when the group is stopping. Then nothing was started.
     pub async fn spawn<F: Future<Output = Result<(), E>> + Send + 'static>(
         &mut self,
         name: impl Into<String>,
         task: impl FnOnce(Scope<E>) -> F,
     ) -> Result<(), Stopping> {
-        drop(lock(&self.place).take());
-        self.shared.start(name.into(), task).await?;
-        let place = self.shared.place().await?;
-        *lock(&self.place) = Some(place);
+        let Scope { shared, place } = self;
+        // The place may be away: an earlier call was dropped in the turn in which it gave the place away.
+        shared.stop.run_until_cancelled(place.until(true)).await.ok_or(Stopping)?;
+        shared.start(name.into(), task, place.replace(None))?;
+        // The group stops at the latest when it ends, and so does the wait of a scope that was moved out of its task.
+        shared.stop.run_until_cancelled(place.until(true)).await;
         Ok(())
     }
 
@@ -225,32 +203,92 @@ impl<E: Send + 'static> Scope<E> {
 }
 
 impl<E: Send + 'static> Shared<E> {
-    async fn start<F: Future<Output = Result<(), E>> + Send + 'static>(
+    fn start<F: Future<Output = Result<(), E>> + Send + 'static>(
         self: &Arc<Self>,
         name: String,
         task: impl FnOnce(Scope<E>) -> F,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Result<(), Stopping> {
-        let place = Arc::new(Mutex::new(Some(self.place().await?)));
+        let place = Arc::new(Place { permit: Mutex::new(permit), changed: Notify::new() });
         let task = task(Scope { shared: self.clone(), place: place.clone() });
         let mut tasks = lock(&self.tasks);
         // Under the lock, so that a group which has just aborted its tasks gets no new one.
         if self.stop.is_cancelled() {
             return Err(Stopping);
         }
-        let whole = async move {
-            let _place = place;
-            task.await
-        };
-        let id = tasks.set.spawn(whole).id();
-        tasks.names.insert(id, name);
+        // What has ended is forgotten here, since nobody may wait for the group before a million tasks have ended.
+        while let Some(joined) = tasks.set.try_join_next() {
+            tasks.note(joined);
+        }
+        let (shared, number) = (self.clone(), tasks.started);
+        tasks.set.spawn(async move {
+            let ended = AssertUnwindSafe(place.run(&shared.places, task)).catch_unwind().await;
+            shared.ended(number, ended);
+            drop(place.replace(None));
+        });
+        tasks.names.insert(number, name);
+        tasks.started += 1;
         Ok(())
     }
 
-    async fn place(&self) -> Result<OwnedSemaphorePermit, Stopping> {
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => Err(Stopping),
-            place = self.places.clone().acquire_owned() => place.map_err(|_never_closed| Stopping),
+    fn ended(&self, number: u64, ended: Result<Result<(), E>, Box<dyn Any + Send>>) {
+        let mut tasks = lock(&self.tasks);
+        let name = tasks.names.remove(&number).unwrap_or_default();
+        match ended {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => tasks.failures.push((name, error)),
+            Err(panic) => _ = tasks.panic.get_or_insert(panic),
+        }
+        let stop = tasks.panic.is_some() || tasks.failures.len() >= self.rules.max_failures.get();
+        drop(tasks);
+        if stop {
+            self.stop.cancel();
+        }
+    }
+}
+
+impl<E> Tasks<E> {
+    /// A task panics here only while it is aborted, in a destructor.
+    fn note(&mut self, joined: Result<(), JoinError>) {
+        if let Some(panic) = joined.err().and_then(|error| error.try_into_panic().ok()) {
+            self.panic.get_or_insert(panic);
+        }
+    }
+}
+
+/// A task's place among those that run. It is empty from when it was given away until there is another.
+struct Place {
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
+    changed: Notify,
+}
+
+impl Place {
+    /// Runs `task`, and polls it only while it has its place. The place is free when this ends.
+    async fn run<F: Future>(&self, places: &Arc<Semaphore>, task: F) -> F::Output {
+        let mut task = pin!(task);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.until(false) => drop(self.replace(places.clone().acquire_owned().await.ok())),
+                output = &mut task => break output,
+            }
+        }
+    }
+
+    fn replace(&self, permit: Option<OwnedSemaphorePermit>) -> Option<OwnedSemaphorePermit> {
+        let before = mem::replace(&mut *lock(&self.permit), permit);
+        self.changed.notify_waiters();
+        before
+    }
+
+    /// Waits until the place is there, or away.
+    async fn until(&self, there: bool) {
+        loop {
+            let changed = self.changed.notified();
+            if lock(&self.permit).is_some() == there {
+                return;
+            }
+            changed.await;
         }
     }
 }
@@ -315,6 +353,14 @@ mod tests {
         assert_eq!(start.elapsed(), Duration::from_millis(20));
         assert_eq!(group.wait().await, Ok(()));
         assert_eq!(start.elapsed(), Duration::from_millis(30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_refuse_what_is_started_too_late() {
+        let group = TaskGroup::new(Rules { limit: ONE, ..Rules::default() });
+        group.spawn("bad", |_| after(5, Err("no"))).await.unwrap();
+        assert_eq!(group.spawn("next", |_| after(5, Ok(()))).await, Err(Stopping));
+        assert_eq!(group.wait().await.unwrap_err().failures, [("bad".to_string(), "no")]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -384,20 +430,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn memory_and_clock_a_stopping_group_starts_nothing() {
-        let group = TaskGroup::<()>::new(Rules::default());
-        group.stop_token().cancel();
-        assert_eq!(group.spawn("late", |_| async { Ok(()) }).await, Err(Stopping));
-        assert_eq!(group.wait().await, Ok(()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn memory_is_that_of_the_limit() {
+    async fn memory_is_that_of_the_tasks_alive() {
         let group = TaskGroup::<()>::new(Rules { limit: ONE, ..Rules::default() });
-        group.spawn("first", |_| async { std::future::pending().await }).await.unwrap();
-        let mut second = Box::pin(group.spawn("second", |_| async { Ok(()) }));
-        assert!(futures::poll!(&mut second).is_pending());
-        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 1);
+        for _ in 0..1000 {
+            group.spawn("short", |_| async { Ok(()) }).await.unwrap();
+        }
+        let tasks = lock(&group.shared.tasks);
+        assert!((tasks.set.len(), tasks.names.len()) <= (2, 1), "{} tasks are kept", tasks.set.len());
     }
 
     #[tokio::test(start_paused = true)]
