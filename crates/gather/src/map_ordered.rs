@@ -1,7 +1,7 @@
 //! Work on many items, so many at a time, and get the results in input order.
 //!
-//! Use [`map_ordered`] for a list of results. When they are too many to hold, or are to be used as they come,
-//! [`map_ordered_window`] hands them to a consumer in input order. When the order does not matter use
+//! Use it for a list of results. When they are too many to hold, or are to be used as they come, [`map_ordered_window`]
+//! hands them to a consumer in input order. When the order does not matter use
 //! [`map_concurrent`](super::map_concurrent()).
 //!
 //! | | |

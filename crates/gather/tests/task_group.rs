@@ -1,4 +1,4 @@
-//! A task group is dropped and stopped at every suspension point; its tasks fail, panic and are aborted.
+//! `task_group`: the group is dropped and stopped at every suspension point; its tasks fail, panic and are aborted.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
