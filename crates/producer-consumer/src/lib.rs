@@ -1,0 +1,1 @@
+//! Queues, pools, batching: handing work from task to task.

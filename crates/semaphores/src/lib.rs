@@ -1,0 +1,1 @@
+//! Limits: how many at a time, and how many a second.

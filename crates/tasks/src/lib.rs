@@ -1,0 +1,1 @@
+//! Creation, lifetime, shutdown: who owns a task, and how it ends.

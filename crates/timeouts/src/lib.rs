@@ -1,0 +1,1 @@
+//! Deadlines, retry, hedging: how long to wait, and what then.
