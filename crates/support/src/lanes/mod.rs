@@ -38,6 +38,9 @@
 //!
 //! **Recordings nest**: lanes named inside an inner [`record`] belong to the inner picture only.
 //!
+//! **A closed pipe** (`... | head -1`) ends the process with code 141 and without a message, once something was recorded:
+//! `println!` alone would panic.
+//!
 //! **Time** is `tokio::time`, so that under a paused clock a run draws the same picture every time.
 
 use std::fs;
@@ -273,7 +276,8 @@ pub struct PictureArgs {
 impl PictureArgs {
     /// Prints the picture after an empty line, as wide as the terminal, and writes the files that were asked for.
     ///
-    /// Colour goes to a terminal only, and to none when `NO_COLOR` is set. What is not a terminal gets 100 columns.
+    /// Colour goes to a terminal only, and to none when `NO_COLOR` is set. What is not a terminal gets 100 columns. That
+    /// nobody reads the output on is no error.
     ///
     /// # Errors
     /// Standard output or a file cannot be written; a file's error names it.
@@ -282,8 +286,10 @@ impl PictureArgs {
         let width = terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0.into());
         let colour = out.is_terminal() && out.current_choice() != anstream::ColorChoice::Never;
         let text = picture.text(width.unwrap_or(COLUMNS), Style { ascii: self.ascii, colour });
-        writeln!(out, "\n{text}")?;
-        out.flush()?;
+        match writeln!(out, "\n{text}").and_then(|()| out.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+            _ => {}
+        }
         if let Some(file) = &self.svg {
             write(file, &picture.svg())?;
         }

@@ -4,9 +4,11 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::future::Future;
+use std::panic;
 use std::pin::Pin;
+use std::process;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
@@ -475,6 +477,26 @@ impl Drop for Listed {
     }
 }
 
+/// The code with which a program ends that wrote to a closed pipe: 128 and the number of the signal.
+const PIPE_CLOSED: i32 = 141;
+
+/// `println!` panics when nobody reads on: `cargo run --example gather | head -1`. The process then ends as others do.
+fn quiet_without_reader() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if info
+                .payload_as_str()
+                .is_some_and(|it| it.starts_with("failed printing to stdout: Broken pipe"))
+            {
+                process::exit(PIPE_CLOSED);
+            }
+            before(info);
+        }));
+    });
+}
+
 fn run<T>(
     title: String,
     body: impl Future<Output = T>,
@@ -482,6 +504,7 @@ fn run<T>(
 ) -> impl Future<Output = (T, Picture)> {
     // Boxed, because an async block would hold the body twice: as it was handed in and as it is awaited.
     let body = Box::pin(body);
+    quiet_without_reader();
     async move {
         let state = Mutex::new(State::default());
         let recording = Arc::new(Recording { began: Instant::now(), open: AtomicBool::new(true), state });
