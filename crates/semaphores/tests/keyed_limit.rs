@@ -12,8 +12,9 @@ use proptest::prelude::*;
 use semaphores::KeyedLimit;
 use support::sweep::{Scene, sweep};
 use tokio::runtime::Builder;
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, yield_now};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 fn limit<K: Eq + std::hash::Hash + Clone>(per_key: usize, overall: usize) -> KeyedLimit<K> {
     let [per_key, overall] = [per_key, overall].map(|number| NonZeroUsize::new(number).expect("not zero"));
@@ -88,6 +89,32 @@ proptest! {
         runtime.block_on(join_all(calls.into_iter().map(call)));
         prop_assert_eq!(limit.keys_in_use(), 0);
     }
+}
+
+/// The pitfall on the page: the overall permit first.
+#[tokio::test(start_paused = true)]
+async fn pitfall_the_two_semaphores_in_the_other_order() {
+    let (overall, a, b) = (Semaphore::new(2), Semaphore::new(1), Semaphore::new(1));
+    let start = Instant::now();
+    let call = async |key: &Semaphore| {
+        let _overall = overall.acquire().await;
+        let _key = key.acquire().await;
+        let begun = start.elapsed();
+        sleep(Duration::from_millis(10)).await;
+        begun
+    };
+    let begun = join_all([&a, &a, &a, &a, &b].map(call)).await;
+    assert_eq!(begun[4], Duration::from_millis(30));
+
+    let (limit, start) = (limit(1, 2), Instant::now());
+    let call = async |key| {
+        let _permit = limit.acquire(key).await;
+        let begun = start.elapsed();
+        sleep(Duration::from_millis(10)).await;
+        begun
+    };
+    let begun = join_all("aaaab".chars().map(call)).await;
+    assert_eq!(begun[4], Duration::ZERO);
 }
 
 /// Keys come and go on two threads while callers are aborted: a key that is forgotten too early would run too often.

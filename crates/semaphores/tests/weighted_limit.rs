@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use semaphores::WeightedLimit;
 use support::sweep::{Scene, sweep};
 use tokio::runtime::Builder;
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -135,6 +136,15 @@ proptest! {
         let times: Vec<_> = came.borrow().iter().map(|number| served[number]).collect();
         prop_assert!(times.is_sorted(), "{:?} came in this order", came);
     }
+}
+
+/// The pitfall on the page: tokio's semaphore takes a request that can never be met.
+#[tokio::test(start_paused = true)]
+async fn pitfall_more_than_there_is() {
+    let bare = Semaphore::new(8);
+    assert!(timeout(Duration::from_secs(3600), bare.acquire_many(10)).await.is_err());
+    let error = limit(8).acquire(10).await.unwrap_err();
+    assert_eq!((error.weight, error.budget), (10, 8));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
