@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn backpressure_settles_where_latency_reaches_the_target() {
+    async fn clock_settles_where_latency_reaches_the_target() {
         let limit = limit(1, 1000);
         let server = Server { capacity: Cell::new(20), refuses_at: usize::MAX, running: Cell::new(0) };
         // 15 ms are reached at one and a half times the capacity.
@@ -356,14 +356,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn cancellation_and_panics_count_neither_way() {
+    async fn cancellation_counts_neither_way() {
         let limit = limit(4, 100);
         for _ in 0..100 {
             let mut call = Box::pin(limit.run(async || sleep(ms(1000)).await, |()| Verdict::Fine));
             assert!(futures::poll!(&mut call).is_pending());
             sleep(ms(20)).await;
-            drop(call);
-            let panic = || -> Verdict { std::panic::resume_unwind(Box::new("broken")) };
+        }
+        assert_eq!((limit.limit(), limit.shared.permits.available_permits()), (4, 4));
+    }
+
+    #[tokio::test]
+    async fn panics_count_neither_way() {
+        let limit = limit(4, 100);
+        let panic = || -> Verdict { std::panic::resume_unwind(Box::new("broken")) };
+        for _ in 0..100 {
             let call = limit.run(async || panic(), |_| Verdict::Overloaded);
             assert!(AssertUnwindSafe(call).catch_unwind().await.is_err());
             let call = limit.run(async || (), |()| panic());

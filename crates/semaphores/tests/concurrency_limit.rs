@@ -138,8 +138,13 @@ async fn pitfall_a_permit_for_the_head_alone() {
     for id in 1..9 {
         // A body that takes half a minute.
         let url = api.url(&format!("/users/{id}?slow=1,1000"));
-        let _permit = limit.acquire().await.unwrap();
-        responses.push(client.get(&url).send().await.unwrap());
+        // ANCHOR: head_alone
+        let response = {
+            let _permit = limit.acquire().await.unwrap();
+            client.get(&url).send().await.unwrap()
+        }; // here the permit is free, and the body has only begun
+        // ANCHOR_END: head_alone
+        responses.push(response);
     }
     assert_eq!((api.gauge().in_flight(), limit.available_permits()), (8, 2));
     drop(responses);
