@@ -1,1 +1,5 @@
 //! Limits: how many at a time, and how many a second.
+
+pub mod rate_limit;
+
+pub use rate_limit::{Rate, RateLimit, TooLarge};
