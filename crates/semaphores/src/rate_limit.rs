@@ -160,8 +160,8 @@ impl Bucket {
     fn change(&mut self, rate: Rate) {
         self.fill();
         let (old, new) = (price(self.rate.per).max(1), price(rate.per));
-        // Whole tokens and the rest of one, because the product of all might not fit.
-        self.level = (self.level / old * new + self.level % old * new / old).min(rate.full());
+        // Whole tokens and the rest of one, because the product of all might not fit. `fill` keeps to the new burst.
+        self.level = self.level / old * new + self.level % old * new / old;
         self.rate = rate;
     }
 }
