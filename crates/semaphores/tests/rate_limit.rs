@@ -43,15 +43,15 @@ fn scene(tokens: usize) -> Scene<Result<(), TooLarge>> {
         result
     })
     .alongside(async move {
-        first.acquire(5).await.unwrap();
-        first.acquire(2).await.unwrap();
+        first.acquire(5).await.expect("no more than the burst");
+        first.acquire(2).await.expect("no more than the burst");
         assert!(!second.get(), "the second was served before the first");
     })
     .alongside(async move {
         // The subject is polled for the first time after all bystanders, and before any time passes.
         sleep(ms(1)).await;
         let (one, two) = tokio::join!(behind.acquire(3), behind.acquire(1));
-        one.and(two).unwrap();
+        one.and(two).expect("no more than the burst");
         last.set(start.elapsed());
     })
     .check(move |ended| {
