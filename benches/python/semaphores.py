@@ -4,6 +4,7 @@ import asyncio
 import statistics
 import sys
 import time
+from collections import deque
 
 ENOUGH = 0.3  # seconds of measuring, and at least one run
 
@@ -51,6 +52,61 @@ async def keyed_limit(calls, keys, overall):
                 of_key[key] = permits, users - 1
 
     await asyncio.gather(*(call(number % keys) for number in range(calls)))
+
+
+class RateLimit:
+    def __init__(self, rate, burst):
+        self.rate, self.burst = rate, burst
+        self.level, self.at = float(burst), time.monotonic()
+        self.turn = asyncio.Lock()
+
+    async def acquire(self, tokens):
+        async with self.turn:
+            while True:
+                now = time.monotonic()
+                self.level = min(self.burst, self.level + (now - self.at) * self.rate)
+                self.at = now
+                if self.level >= tokens:
+                    self.level -= tokens
+                    return
+                await asyncio.sleep((tokens - self.level) / self.rate)
+
+
+class WindowLimit:
+    def __init__(self, calls, window):
+        self.calls, self.window = calls, window
+        self.log = deque()
+        self.turn = asyncio.Lock()
+
+    async def acquire(self):
+        async with self.turn:
+            while True:
+                now = time.monotonic()
+                while self.log and now - self.log[0] >= self.window:
+                    self.log.popleft()
+                if len(self.log) < self.calls:
+                    self.log.append(now)
+                    return
+                await asyncio.sleep(self.window - (now - self.log[0]))
+
+
+async def rate_limit(n, rate, burst):
+    """Returns the processor time."""
+    limit, start = RateLimit(rate, burst), time.process_time()
+    await asyncio.gather(*(limit.acquire(1) for _ in range(n)))
+    return time.process_time() - start
+
+
+async def rate_limit_there(n):
+    limit = RateLimit(1000, 1_000_000_000)
+    for _ in range(n):
+        await limit.acquire(1)
+
+
+async def window_limit_there(n):
+    limit = WindowLimit(2 * n, 1)
+    for _ in range(n):
+        await limit.acquire()
 
 
 async def measure(job, numbers):
