@@ -1,1 +1,7 @@
 //! Creation, lifetime, shutdown: who owns a task, and how it ends.
+
+pub mod background;
+pub mod cancellation;
+
+pub use self::background::{Background, NoResult, background};
+pub use self::cancellation::{Cancellation, Cancelled, Overstayed};
