@@ -2,6 +2,8 @@
 
 pub mod background;
 pub mod cancellation;
+pub mod shutdown;
 
 pub use self::background::{Background, NoResult, background};
 pub use self::cancellation::{Cancellation, Cancelled, Overstayed};
+pub use self::shutdown::{Left, Phase, Report, Shutdown, Stopping, signals};
