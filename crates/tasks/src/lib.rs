@@ -6,4 +6,4 @@ pub mod shutdown;
 
 pub use self::background::{Background, NoResult, background};
 pub use self::cancellation::{Cancellation, Cancelled, Overstayed};
-pub use self::shutdown::{Left, Phase, Report, Shutdown, Stopping, signals};
+pub use self::shutdown::{Phase, Report, Shutdown, Stopping, signals};

@@ -1,44 +1,41 @@
 //! Stop a service in ordered phases, each within a time limit, and report who did not stop.
 //!
-//! Use it when a program must finish what it accepted before it exits: first the listener, then the workers, then the last
-//! write. For a part of a program see `cancellation`.
+//! Use it when a program must finish what it accepted before it exits. For a part of a program see `cancellation`.
 //!
 //! | | |
 //! |---|---|
 //! | Order | phases stop in the order in which they were made; a later phase works on until its turn, and takes tasks until then |
 //! | Errors | [`Report`] names the tasks that had to be aborted and those that panicked, each with its phase |
 //! | Cancellation | a phase's tasks are asked to stop, and aborted when its limit is over; a second signal aborts all phases at once. `run` returns when every task has ended, and one that never awaits cannot be aborted. Dropping `run` or the `Shutdown` aborts all tasks, and each ends at its next await without being waited for |
-//! | Panics | a task's panic begins the shutdown as a signal does, and is in the report |
-//! | Memory | O(tasks alive): what has ended is forgotten when the next task of its phase starts; and the panics |
+//! | Panics | a task's panic begins the shutdown as a signal does, and is in the report; `spawn` and `signals` panic outside a Tokio runtime |
+//! | Memory | O(tasks alive): what has ended is forgotten when as many again have started; and the panics |
 //! | Backpressure | none: a phase starts every task at once; limit them where they come from |
 //! | Clock | `tokio::time`, for the limits: their sum is the longest that a shutdown can take |
 //!
 //! ```
-//! use std::time::Duration;
 //! use tasks::Shutdown;
-//!
 //! #[tokio::main]
 //! async fn main() {
 //!     let mut shutdown = Shutdown::default();
-//!     let workers = shutdown.phase("workers", Duration::ZERO);
+//!     let workers = shutdown.phase("workers", std::time::Duration::ZERO);
 //!     workers.spawn("stubborn", std::future::pending()).unwrap();
 //!     let report = shutdown.run(futures::stream::iter(["SIGTERM"])).await;
-//!     assert_eq!(report.left[0].task, "stubborn");
+//!     assert_eq!(report.left[0].1.name, "stubborn");
 //! }
 //! ```
 
-use std::collections::HashMap;
-use std::future::{Future, pending, poll_fn};
-use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::{FutureExt, Stream, StreamExt, stream};
-use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+
+use super::background::{Background, NoResult, background};
 
 /// The phases of a service. Dropping it aborts all their tasks.
 #[derive(Debug, Default)]
@@ -53,16 +50,15 @@ pub struct Phase {
     name: String,
     limit: Duration,
     stop: CancellationToken,
-    /// The same for all phases: a panic begins the shutdown.
     begin: CancellationToken,
     tasks: Arc<Mutex<Tasks>>,
 }
 
 #[derive(Debug, Default)]
 struct Tasks {
-    set: JoinSet<()>,
-    names: HashMap<Id, String>,
-    left: Vec<(String, JoinError)>,
+    started: VecDeque<Background<()>>,
+    most: usize,
+    left: Vec<NoResult>,
 }
 
 /// It is this phase's turn to stop, or later. The task offered was dropped without being polled.
@@ -78,26 +74,12 @@ pub struct Report<S> {
     pub cause: Option<S>,
     /// The second signal, which cut it short.
     pub hurried: Option<S>,
-    /// The tasks that did not end by themselves, phase by phase.
-    pub left: Vec<Left>,
-}
-
-/// A task that was aborted or panicked.
-#[derive(Debug, thiserror::Error)]
-#[error("{phase}: `{task}`: {cause}")]
-pub struct Left {
-    /// The phase's name.
-    pub phase: String,
-    /// The task's name.
-    pub task: String,
-    /// Tells an abort from a panic.
-    pub cause: JoinError,
+    /// The tasks that had to be aborted or panicked, each after its phase's name.
+    pub left: Vec<(String, NoResult)>,
 }
 
 /// SIGINT (Ctrl-C) and SIGTERM, by name; on Windows Ctrl-C. From now on they do not end the program by themselves.
-/// Those that come before the first was seen count as one.
-///
-/// Errors if the system refuses a handler. Panics if called outside a Tokio runtime with its I/O driver enabled.
+/// Those that come before the first was seen count as one. Fails if the system refuses a handler.
 pub fn signals() -> std::io::Result<impl Stream<Item = &'static str> + Send + Unpin> {
     #[cfg(unix)]
     let mut sources = {
@@ -130,12 +112,12 @@ impl Shutdown {
             cause = signals.next() => cause,
             () = self.begin.cancelled() => None,
         };
-        let mut hurried = None;
+        let (mut hurried, mut left) = (None, Vec::new());
         for phase in &self.phases {
-            phase.ask();
+            drop(phase.ask());
             tokio::select! {
                 biased;
-                () = phase.ended() => continue,
+                () = phase.ended() => {}
                 signal = signals.next(), if hurried.is_none() => {
                     hurried = signal;
                     self.phases.iter().for_each(Phase::abort);
@@ -143,8 +125,10 @@ impl Shutdown {
                 () = sleep(phase.limit) => phase.abort(),
             }
             phase.ended().await;
+            let gone = std::mem::take(&mut phase.tasks().left);
+            left.extend(gone.into_iter().map(|task| (phase.name.clone(), task)));
         }
-        Report { cause, hurried, left: self.phases.iter().flat_map(Phase::left).collect() }
+        Report { cause, hurried, left }
     }
 }
 
@@ -155,28 +139,28 @@ impl Drop for Shutdown {
 }
 
 impl Phase {
-    /// Starts `task`, which watches [`stopping`](Self::stopping) and then ends by itself. Panics if called outside a Tokio
-    /// runtime.
+    /// Starts `task`, which ends by itself when [`stopping`](Self::stopping) is cancelled.
     pub fn spawn<F>(&self, name: impl Into<String>, task: F) -> Result<(), Stopping>
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let begin = self.begin.clone();
-        // Sound: nobody looks at the task again.
-        let task = AssertUnwindSafe(task).catch_unwind().map(move |ended| {
-            ended.unwrap_or_else(|panic| {
-                begin.cancel();
-                resume_unwind(panic)
-            });
-        });
+        // A panic drops the guard, which begins the shutdown.
+        let begin = self.begin.clone().drop_guard();
+        let task = async move {
+            task.await;
+            begin.disarm();
+        };
         let mut tasks = self.tasks();
         // Under the lock, so that a phase whose last task was seen to end gets no new one.
         if self.stop.is_cancelled() {
             return Err(Stopping);
         }
-        let _ = tasks.poll_ended(&mut Context::from_waker(Waker::noop()));
-        let id = tasks.set.spawn(task).id();
-        tasks.names.insert(id, name.into());
+        let Tasks { started, most, left } = &mut *tasks;
+        if started.len() >= *most {
+            started.retain_mut(|task| task.now_or_never().map(|ended| left.extend(ended.err())).is_none());
+            *most = 2 * started.len();
+        }
+        started.push_back(background(name.into(), task));
         Ok(())
     }
 
@@ -185,23 +169,27 @@ impl Phase {
         self.stop.child_token()
     }
 
-    fn ask(&self) {
-        let _tasks = self.tasks();
+    fn ask(&self) -> MutexGuard<'_, Tasks> {
+        let tasks = self.tasks();
         self.stop.cancel();
+        tasks
     }
 
     fn abort(&self) {
-        self.ask();
-        self.tasks().set.abort_all();
+        self.ask().started.iter().for_each(Background::abort);
     }
 
+    /// Waits for every task. Only of a phase that takes no further one.
     async fn ended(&self) {
-        poll_fn(|context| self.tasks().poll_ended(context)).await;
-    }
-
-    fn left(&self) -> Vec<Left> {
-        let left = std::mem::take(&mut self.tasks().left).into_iter();
-        left.map(|(task, cause)| Left { phase: self.name.clone(), task, cause }).collect()
+        let poll = |context: &mut Context<'_>| {
+            let Tasks { started, left, .. } = &mut *self.tasks();
+            while let Some(task) = started.front_mut() {
+                left.extend(ready!(task.poll_unpin(context)).err());
+                started.pop_front();
+            }
+            Poll::Ready(())
+        };
+        poll_fn(poll).await
     }
 
     /// Every change under the lock is a single step, so a panic cannot leave one half done.
@@ -210,20 +198,11 @@ impl Phase {
     }
 }
 
-impl Tasks {
-    /// Forgets the tasks that have ended, and notes those that did not do so by themselves.
-    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while let Some(joined) = ready!(self.set.poll_join_next_with_id(context)) {
-            let id = joined.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
-            let task = self.names.remove(&id).unwrap_or_default();
-            self.left.extend(joined.err().map(|cause| (task, cause)));
-        }
-        Poll::Ready(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+    use std::panic::resume_unwind;
+
     use tokio::runtime::Handle;
     use tokio::sync::mpsc;
     use tokio::time::Instant;
@@ -242,7 +221,7 @@ mod tests {
     }
 
     fn names<S>(report: &Report<S>) -> Vec<String> {
-        report.left.iter().map(|left| format!("{} {}", left.phase, left.task)).collect()
+        report.left.iter().map(|(phase, task)| format!("{phase} {}", task.name)).collect()
     }
 
     #[tokio::test(start_paused = true)]
@@ -282,7 +261,6 @@ mod tests {
         let report = shutdown.run(stream::iter([()])).await;
         assert_eq!(start.elapsed(), 12 * MS);
         assert_eq!(names(&report), ["first stubborn", "second deaf"]);
-        assert!(report.left[0].to_string().starts_with("first: `stubborn`: task "));
         assert_eq!(second.spawn("late", pending()), Err(Stopping));
     }
 
@@ -319,7 +297,7 @@ mod tests {
             (names(&report), report.cause),
             (["workers bad", "workers deaf"].map(String::from).into(), None)
         );
-        assert!(report.left[0].cause.is_panic() && report.left[1].cause.is_cancelled());
+        assert!(report.left[0].1.cause.is_panic() && report.left[1].1.cause.is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]
@@ -331,7 +309,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let tasks = phase.tasks();
-        assert!(tasks.set.len() <= 1 && tasks.names.len() <= 1);
+        assert!(tasks.started.len() <= 2, "{}", tasks.started.len());
         drop(tasks);
         assert!(shutdown.run(stream::iter([()])).await.left.is_empty());
     }
