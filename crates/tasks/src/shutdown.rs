@@ -1,6 +1,6 @@
 //! Stop a service in ordered phases, each within a time limit, and report who did not stop.
 //!
-//! Use it when a program must finish what it accepted before it exits. For a part of a program see `cancellation`.
+//! Use it when a program must finish what it accepted before it exits. For a part of it see `cancellation`.
 //!
 //! | | |
 //! |---|---|
