@@ -78,7 +78,7 @@ fn background_tables(bench: &mut Bench) {
 
 /// Microseconds for each task, on a runtime of its own with two workers.
 fn one_by_one(n: usize, spawned: bool) -> Measure {
-    let work = async move {
+    let work = move || async move {
         let start = Instant::now();
         for i in 0..n {
             let _ = background("task", ready(i)).await;
@@ -90,9 +90,9 @@ fn one_by_one(n: usize, spawned: bool) -> Measure {
         let run = std::thread::spawn(move || {
             let runtime = runtime.expect("a runtime needs two threads");
             if spawned {
-                runtime.block_on(async { tokio::spawn(work).await.unwrap_or_default() })
+                runtime.block_on(async { tokio::spawn(work()).await.unwrap_or_default() })
             } else {
-                runtime.block_on(work)
+                runtime.block_on(work())
             }
         });
         (run.join().unwrap_or_default(), String::new())
