@@ -25,7 +25,7 @@ fn short(number: usize) -> String {
 }
 
 fn background_tables(bench: &mut Bench) {
-    for n in [1_000, 100_000].map(|n| bench.size(n)) {
+    for n in [1_000, 10_000].map(|n| bench.size(n)) {
         let title = |n| format!("{} tasks started, then awaited", short(n));
         let table =
             Table::new("background", title(n), "ns/task", Flavour::CurrentThread, n).grown_from(title(1_000));
@@ -187,7 +187,7 @@ async fn stopped(mut tasks: JoinSet<bool>, stop: impl FnOnce(&mut JoinSet<bool>)
 }
 
 fn shutdown_tables(bench: &mut Bench) {
-    for n in [1_000, 100_000].map(|n| bench.size(n)) {
+    for n in [1_000, 10_000].map(|n| bench.size(n)) {
         let title = |n| format!("{} tasks started, asked to stop, and gone", short(n));
         let table =
             Table::new("shutdown", title(n), "ns/task", Flavour::CurrentThread, n).grown_from(title(1_000));
