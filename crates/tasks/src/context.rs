@@ -5,7 +5,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | Order | none: one future, polled where it is spawned |
+//! | Order | the context is that of the call to [`in_context`]: what is set later, outside or inside, does not reach the other side |
 //! | Errors | a local that is not set stays unset: nothing panics, and `try_get` tells |
 //! | Cancellation | dropping the future drops what it holds inside its context, so that a cleanup sees it too |
 //! | Panics | pass through; the context around is put back first |
@@ -14,8 +14,7 @@
 //! | Clock | none of its own |
 //!
 //! A task-local ends where `tokio::spawn` begins. [`in_context`] copies it when it is called, as asyncio copies its
-//! `contextvars` when a task is made: what is set later, outside or inside, does not reach the other side. A value that
-//! is dear to clone goes into an `Arc`.
+//! `contextvars` when a task is made. A value that is dear to clone goes into an `Arc`.
 //!
 //! ```
 //! tokio::task_local! { static REQUEST: u32; }
@@ -60,10 +59,7 @@ where
 /// # Panics
 ///
 /// If `T::clone` does.
-pub fn blocking_in_context<T, R>(
-    key: &'static LocalKey<T>,
-    work: impl FnOnce() -> R,
-) -> impl FnOnce() -> R
+pub fn blocking_in_context<T, R>(key: &'static LocalKey<T>, work: impl FnOnce() -> R) -> impl FnOnce() -> R
 where
     T: Clone + 'static,
 {

@@ -234,12 +234,17 @@ mod tests {
             if run == 2 {
                 resume_unwind(Box::new("no worker"));
             }
-            async move { if run == 1 { resume_unwind(Box::new(format!("run {run}"))) } else { Err::<(), _>("no") } }
+            async move {
+                if run == 1 { resume_unwind(Box::new(format!("run {run}"))) } else { Err::<(), _>("no") }
+            }
         };
         // On a task, which shows that the call is `Send`.
         let gave_up = tokio::spawn(supervise(RESTARTS, worker, |_| ())).await.unwrap().unwrap_err();
         let causes: Vec<_> = gave_up.failures.into_iter().map(|failure| failure.cause).collect();
-        assert_eq!(causes, [Cause::Panic("run 1".into()), Cause::Panic("no worker".into()), Cause::Error("no")]);
+        assert_eq!(
+            causes,
+            [Cause::Panic("run 1".into()), Cause::Panic("no worker".into()), Cause::Error("no")]
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -311,8 +316,13 @@ mod tests {
         let kept = supervise(restarts, worker, |_| ()).await.map_err(|gave_up| gave_up.failures.len());
         assert_eq!(kept, Ok(1 + 1000));
         let longest = Duration::MAX;
-        let restarts =
-            Restarts { limit: 1, within: longest, pause: longest, longest_pause: longest, stable_after: longest };
+        let restarts = Restarts {
+            limit: 1,
+            within: longest,
+            pause: longest,
+            longest_pause: longest,
+            stable_after: longest,
+        };
         let mut call = Box::pin(supervise(restarts, async |_| Err::<(), _>("no"), |_| ()));
         assert!(futures::poll!(&mut call).is_pending());
     }
