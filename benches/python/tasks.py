@@ -1,6 +1,7 @@
 """The jobs of benches/tasks.rs in asyncio. `tasks.py asyncio|uvloop JOB NUMBER...` prints the seconds of one run."""
 
 import asyncio
+import contextvars
 import statistics
 import sys
 import time
@@ -28,6 +29,42 @@ async def cancel(n):
         task.cancel("stop")
     await asyncio.gather(*waiting, return_exceptions=True)
     return time.perf_counter() - start
+
+
+request = contextvars.ContextVar("request", default=0)
+
+
+async def failing(run, runs):
+    await asyncio.sleep(0)
+    if run < runs:
+        raise ConnectionError("no")
+
+
+async def supervise(n):
+    run = 1
+    while True:
+        try:
+            return await failing(run, n)
+        except Exception:
+            run += 1
+
+
+async def ticks(n):
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    for _ in range(n):
+        await asyncio.sleep(max(0, due - loop.time()))
+        due += 1e-9
+
+
+async def ask():
+    return request.get()
+
+
+async def context(n):
+    request.set(7)
+    for _ in range(n):
+        assert await asyncio.create_task(ask()) == 7
 
 
 async def measure(job, numbers):
