@@ -22,7 +22,8 @@
 //!
 //! #[tokio::main]
 //! async fn main() {
-//!     let rules = BreakerRules { failures: NonZeroUsize::MIN, ..BreakerRules::default() };
+//!     let (one, pause) = (NonZeroUsize::MIN, Duration::from_secs(9));
+//!     let rules = BreakerRules { failures: one, pause, probes: one };
 //!     let breaker = CircuitBreaker::new("payments", rules);
 //!     assert!(breaker.call(async { Err::<(), _>("down") }).await.is_err());
 //!     assert!(breaker.call(async { Ok::<_, &str>(()) }).await.unwrap_err().to_string().contains("open"));
@@ -44,18 +45,10 @@ use tokio::time::Instant;
 pub struct BreakerRules {
     /// It opens after so many failures with no success between them.
     pub failures: NonZeroUsize,
-    /// How long it stays open before it lets probes through. At most 30 years.
+    /// How long it stays open before it lets probes through.
     pub pause: Duration,
     /// So many probes are let through. It closes when all have succeeded, and opens again when one fails.
     pub probes: NonZeroUsize,
-}
-
-impl Default for BreakerRules {
-    /// Five failures, ten seconds, one probe.
-    fn default() -> Self {
-        let five = NonZeroUsize::MIN.saturating_add(4);
-        BreakerRules { failures: five, pause: Duration::from_secs(10), probes: NonZeroUsize::MIN }
-    }
 }
 
 /// What a breaker does with the next call.
@@ -88,9 +81,7 @@ pub enum BreakerError<E> {
     Rejected {
         /// The name of the breaker.
         breaker: Cow<'static, str>,
-        /// The moment from which probes are let through; in the past while the probes are under way.
-        until: Instant,
-        /// How long until then: zero while the probes are under way.
+        /// How long until it lets probes through. Zero: they are under way.
         remaining: Duration,
     },
     /// The call was started, and failed.
@@ -103,24 +94,18 @@ pub enum BreakerError<E> {
 pub struct CircuitBreaker {
     name: Cow<'static, str>,
     rules: BreakerRules,
-    inner: Mutex<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    state: BreakerState,
-    /// Counts changes between closed, open and half open.
-    generation: u64,
-    /// When it last was open, until then.
-    until: Instant,
+    /// The state, and how many there were before it.
+    state: Mutex<(BreakerState, u64)>,
 }
 
 impl CircuitBreaker {
     /// A closed breaker. Its name stands in the errors.
     pub fn new(name: impl Into<Cow<'static, str>>, rules: BreakerRules) -> Self {
-        let inner =
-            Inner { state: BreakerState::Closed { failures: 0 }, generation: 0, until: Instant::now() };
-        CircuitBreaker { name: name.into(), rules, inner: Mutex::new(inner) }
+        CircuitBreaker {
+            name: name.into(),
+            rules,
+            state: Mutex::new((BreakerState::Closed { failures: 0 }, 0)),
+        }
     }
 
     /// Runs `call` unless the breaker rejects it. Every error counts as a failure.
@@ -128,113 +113,88 @@ impl CircuitBreaker {
         self.call_if(call, |_| true).await
     }
 
-    /// As [`call`](Self::call), but only errors for which `counts` is true are failures: the others show that the service is
-    /// well, as an answer of 404 does, and count as successes.
+    /// As [`call`](Self::call), but only errors for which `counts` is true are failures. The others show that the service
+    /// is well, as an answer of 404 does, and count as successes.
     pub async fn call_if<T, E>(
         &self,
         call: impl Future<Output = Result<T, E>>,
         counts: impl FnOnce(&E) -> bool,
     ) -> Result<T, BreakerError<E>> {
-        let slot = self.admit()?;
+        let mut slot = self.admit()?;
         // Sound: after a panic the call is dropped and nobody looks at it again.
         let call = AssertUnwindSafe(async { call.await.map_err(|error| (counts(&error), error)) });
-        match call.catch_unwind().await {
-            Ok(Ok(output)) => {
-                slot.end(true);
-                Ok(output)
-            }
-            Ok(Err((counted, error))) => {
-                slot.end(!counted);
-                Err(BreakerError::Failed(error))
-            }
-            Err(panic) => {
-                slot.end(false);
-                resume_unwind(panic)
-            }
-        }
+        let result = call.catch_unwind().await;
+        slot.success = Some(matches!(result, Ok(Ok(_) | Err((false, _)))));
+        drop(slot);
+        result.unwrap_or_else(|panic| resume_unwind(panic)).map_err(|(_, error)| BreakerError::Failed(error))
     }
 
     /// The state now. A breaker whose pause is over is open until the next call comes.
     pub fn state(&self) -> BreakerState {
-        self.lock().state
+        self.lock().0
     }
 
     fn admit<E>(&self) -> Result<Slot<'_>, BreakerError<E>> {
-        let mut inner = self.lock();
-        if matches!(inner.state, BreakerState::Open { until } if until <= Instant::now()) {
-            inner.enter(BreakerState::HalfOpen { running: 0, succeeded: 0 });
+        let (state, generation) = &mut *self.lock();
+        let mut remaining = Duration::ZERO;
+        if let BreakerState::Open { until } = *state {
+            remaining = until.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
+                (*state, *generation) =
+                    (BreakerState::HalfOpen { running: 0, succeeded: 0 }, *generation + 1);
+            }
         }
-        let admitted = match &mut inner.state {
-            BreakerState::Closed { .. } => true,
+        match state {
+            BreakerState::Closed { .. } => {}
             BreakerState::HalfOpen { running, succeeded }
                 if *running + *succeeded < self.rules.probes.get() =>
             {
                 *running += 1;
-                true
             }
-            BreakerState::Open { .. } | BreakerState::HalfOpen { .. } => false,
-        };
-        if admitted {
-            return Ok(Slot { breaker: self, generation: inner.generation, ended: None });
+            BreakerState::Open { .. } | BreakerState::HalfOpen { .. } => {
+                return Err(BreakerError::Rejected { breaker: self.name.clone(), remaining });
+            }
         }
-        let remaining = inner.until.saturating_duration_since(Instant::now());
-        Err(BreakerError::Rejected { breaker: self.name.clone(), until: inner.until, remaining })
+        Ok(Slot { breaker: self, generation: *generation, success: None })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing panics under the lock but a clock that cannot be read, and that before any change.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    fn enter(&mut self, state: BreakerState) {
-        self.state = state;
-        self.generation += 1;
+    fn lock(&self) -> MutexGuard<'_, (BreakerState, u64)> {
+        // Nothing under the lock panics.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A call under way. Dropped without an end, it was cancelled.
+/// A call under way. When it is dropped without an end, it was cancelled.
 struct Slot<'a> {
     breaker: &'a CircuitBreaker,
     generation: u64,
-    ended: Option<bool>,
-}
-
-impl Slot<'_> {
-    fn end(mut self, success: bool) {
-        self.ended = Some(success);
-    }
+    success: Option<bool>,
 }
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
         let rules = &self.breaker.rules;
-        let inner = &mut *self.breaker.lock();
-        if inner.generation != self.generation {
-            return;
-        }
-        let mut open = false;
-        match (&mut inner.state, self.ended) {
-            (BreakerState::Closed { failures }, Some(true)) => *failures = 0,
-            (BreakerState::Closed { failures }, Some(false)) => {
-                *failures += 1;
-                open = *failures >= rules.failures.get();
+        let (state, generation) = &mut *self.breaker.lock();
+        // 30 years at most, because an `Instant` ends somewhere.
+        let open =
+            || BreakerState::Open { until: Instant::now() + rules.pause.min(Duration::from_secs(1 << 30)) };
+        let next = match (&mut *state, self.success) {
+            _ if *generation != self.generation => None,
+            (BreakerState::Closed { failures }, Some(success)) => {
+                *failures = if success { 0 } else { *failures + 1 };
+                (*failures >= rules.failures.get()).then(open)
             }
-            (BreakerState::HalfOpen { .. }, Some(false)) => open = true,
-            (BreakerState::HalfOpen { running, succeeded }, ended) => {
+            (BreakerState::HalfOpen { .. }, Some(false)) => Some(open()),
+            (BreakerState::HalfOpen { running, succeeded }, success) => {
                 *running -= 1;
-                *succeeded += usize::from(ended == Some(true));
-                if *succeeded == rules.probes.get() {
-                    inner.enter(BreakerState::Closed { failures: 0 });
-                }
+                *succeeded += usize::from(success.is_some());
+                (*succeeded >= rules.probes.get()).then_some(BreakerState::Closed { failures: 0 })
             }
-            // No slot is made in an open breaker; a cancelled call says nothing.
-            (BreakerState::Open { .. }, _) | (BreakerState::Closed { .. }, None) => {}
-        }
-        if open {
-            inner.until = Instant::now() + rules.pause.min(Duration::from_secs(30 * 365 * 24 * 3600));
-            inner.enter(BreakerState::Open { until: inner.until });
+            // An open breaker makes no slot, and a cancelled call says nothing.
+            (BreakerState::Open { .. }, _) | (BreakerState::Closed { .. }, None) => None,
+        };
+        if let Some(next) = next {
+            (*state, *generation) = (next, *generation + 1);
         }
     }
 }
@@ -273,7 +233,7 @@ mod tests {
         let BreakerState::Open { until } = breaker.state() else { panic!("{:?}", breaker.state()) };
         sleep(ms(40)).await;
         let remaining = until - Instant::now();
-        let rejected = BreakerError::Rejected { breaker: "api".into(), until, remaining };
+        let rejected = BreakerError::Rejected { breaker: "api".into(), remaining };
         assert_eq!(rejected.to_string(), format!("api is open, for another {remaining:?}"));
         assert_eq!(breaker.call(after(0, Ok(1))).now_or_never(), Some(Err(rejected)));
     }
@@ -357,6 +317,6 @@ mod tests {
 
     #[test]
     fn memory_is_a_few_words() {
-        assert!(size_of::<CircuitBreaker>() <= 160);
+        assert!(size_of::<CircuitBreaker>() <= 128);
     }
 }

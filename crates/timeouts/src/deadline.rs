@@ -34,7 +34,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
-use gather::gather;
+use gather::gather::gather;
 use tokio::time::{Instant, sleep_until};
 
 use super::timeout::cut;

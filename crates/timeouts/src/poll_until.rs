@@ -23,7 +23,7 @@
 //! async fn main() {
 //!     let ms = Duration::from_millis;
 //!     let (rules, mut percent) = (Polling { limit: ms(500), pause: ms(1)..=ms(3) }, 0);
-//!     let job = async || { percent += 25; percent };
+//!     let job = || { percent += 25; std::future::ready(percent) };
 //!     assert_eq!(poll_until("job 7", rules, job, |percent| *percent == 100).await, Ok(100));
 //! }
 //! ```

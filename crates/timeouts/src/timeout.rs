@@ -195,9 +195,11 @@ mod tests {
     }
 
     /// Moves the clock within one poll, as code that computes and never awaits does.
-    async fn compute(milliseconds: u64) -> u64 {
-        assert!(advance(ms(milliseconds)).now_or_never().is_none());
-        milliseconds
+    fn compute(milliseconds: u64) -> impl Future<Output = u64> {
+        poll_fn(move |_| {
+            assert!(advance(ms(milliseconds)).now_or_never().is_none());
+            Poll::Ready(milliseconds)
+        })
     }
 
     #[tokio::test(start_paused = true)]
@@ -281,10 +283,8 @@ mod tests {
 
     #[tokio::test]
     async fn panics_are_the_callers_and_memory_is_the_work_and_a_timer() {
-        async fn broken() -> u64 {
-            std::panic::resume_unwind(Box::new("broken"))
-        }
-        let call = tokio::spawn(timeout("broken", ms(5), broken()));
+        let broken = poll_fn(|_| -> Poll<()> { std::panic::resume_unwind(Box::new("broken")) });
+        let call = tokio::spawn(timeout("broken", ms(5), broken));
         assert_eq!(call.await.unwrap_err().into_panic().downcast_ref(), Some(&"broken"));
         assert!(size_of_val(&timeout("small", ms(5), pending::<()>())) <= 512);
     }
