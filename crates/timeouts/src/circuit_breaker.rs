@@ -317,6 +317,6 @@ mod tests {
 
     #[test]
     fn memory_is_a_few_words() {
-        assert!(size_of::<CircuitBreaker>() <= 128);
+        assert!(std::mem::size_of::<CircuitBreaker>() <= 128);
     }
 }

@@ -1,4 +1,4 @@
-//! Ask again and again until the answer is good or the time is up, and keep the last answer for the error.
+//! Ask again and again until the answer is good or the time is up; an error keeps the last answer.
 //!
 //! Use it where nobody tells you when something is ready: a job's status, a port, a file. Where you can be told (a channel,
 //! [`tokio::sync::watch::Receiver::wait_for`]), be told.
