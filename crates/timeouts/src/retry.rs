@@ -24,7 +24,7 @@
 //! #[tokio::main]
 //! async fn main() {
 //!     let answers = ["busy", "busy", "42"];
-//!     let attempt = async |number| answers[number - 1].parse::<u8>();
+//!     let attempt = async |number: usize| answers[number - 1].parse::<u8>();
 //!     let answer = retry(&Retry::default(), |_: &ParseIntError| Verdict::Transient, attempt);
 //!     assert_eq!(answer.await, Ok(42));
 //! }
@@ -129,7 +129,7 @@ pub struct Failed<E> {
 impl<E> fmt::Display for GaveUp<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ended = self.failures.last().map_or(Duration::ZERO, |last| last.ended);
-        write!(f, "gave up after {} attempts and {ended:?}: {}", self.failures.len(), self.reason)
+        write!(f, "gave up after attempt {} at {ended:?}: {}", self.failures.len(), self.reason)
     }
 }
 
@@ -273,7 +273,7 @@ mod tests {
         let attempt =
             async |number| if number == 1 { Err(fmt::Error) } else { pending::<Result<(), _>>().await };
         let gave_up = retry(&policy, |_| Verdict::After(ms(20)), attempt).await.unwrap_err();
-        assert_eq!(gave_up.to_string(), "gave up after 2 attempts and 30ms: that is the most attempts");
+        assert_eq!(gave_up.to_string(), "gave up after attempt 2 at 30ms: that is the most attempts");
         assert_eq!(gave_up.source().unwrap().to_string(), "attempt 2 was cut off after 10ms");
         let first = Failed { attempt: 1, started: ms(0), ended: ms(0), error: Some(fmt::Error) };
         let second = Failed { attempt: 2, started: ms(20), ended: ms(30), error: None };

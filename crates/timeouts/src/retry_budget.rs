@@ -10,7 +10,7 @@
 //! | Cancellation | none of its own, no method waits; an [`Extra`] that is dropped before its attempt starts goes back |
 //! | Panics | none |
 //! | Memory | O(1): one counter |
-//! | Backpressure | in any span of time, extra attempts ≤ `burst` + `percent` % of the calls that began in it |
+//! | Backpressure | in any span of time, extra attempts ≤ `burst` + `percent` % of the calls that began in it + those that were allowed before and had not started |
 //! | Clock | none: only calls refill it, so an idle program does not save up for a storm |
 //!
 //! A token bucket that calls fill and retries empty, after Finagle's `RetryBudget` and gRPC's retry throttling. Finagle's
