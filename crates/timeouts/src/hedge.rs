@@ -45,8 +45,6 @@ use super::retry_budget::{Extra, RetryBudget};
 
 /// The largest window: the estimate sorts it while others wait to record.
 const LARGEST: usize = 10_000;
-/// The delay is estimated anew so many times while the window passes once.
-const ESTIMATES: usize = 16;
 
 /// How long the first copies of the last calls took. Share one between all calls of the same kind.
 #[derive(Debug)]
@@ -85,11 +83,7 @@ pub struct BothFailed<E> {
 impl Latencies {
     /// Hedges what is slower than `quantile` of the last `window` first copies, and nothing before it has seen so many.
     ///
-    /// For 0.95 a window of 1000 gives 5 % ± 0.7 %. A window above 10,000 counts as 10,000.
-    ///
-    /// # Errors
-    ///
-    /// If the quantile does not lie between 0 and 1.
+    /// For 0.95 a window of 1000 gives 5 % ± 0.7 %. One above 10,000 counts as 10,000.
     pub fn new(quantile: f64, window: NonZeroUsize) -> Result<Self, NoQuantile> {
         if quantile > 0.0 && quantile < 1.0 {
             return Ok(Latencies { quantile, window: window.get().min(LARGEST), seen: Mutex::default() });
@@ -103,6 +97,11 @@ impl Latencies {
         self.seen().delay
     }
 
+    async fn slow(&self) {
+        let Some(delay) = self.delay() else { return pending().await };
+        sleep(delay).await;
+    }
+
     fn record(&self, latency: Duration, at_least: bool) {
         let mut seen = self.seen();
         let Seen { samples, next, delay } = &mut *seen;
@@ -112,13 +111,12 @@ impl Latencies {
             samples[*next] = (latency, at_least);
         }
         *next = (*next + 1) % self.window;
-        if samples.len() == self.window && *next % self.window.div_ceil(ESTIMATES) == 0 {
+        if samples.len() == self.window && *next % self.window.div_ceil(16) == 0 {
             *delay = estimate(samples.clone(), self.quantile);
         }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        // Nothing in here panics half-way.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -126,7 +124,6 @@ impl Latencies {
 /// The quantile after Kaplan and Meier. Where what is known to be "at least" hides it, the longest latency.
 fn estimate(mut samples: Vec<(Duration, bool)>, quantile: f64) -> Option<Duration> {
     samples.sort_unstable();
-    // The share of calls that take longer than the samples so far.
     let mut slower = 1.0;
     for (index, &(latency, at_least)) in samples.iter().enumerate() {
         if !at_least {
@@ -142,14 +139,7 @@ fn estimate(mut samples: Vec<(Duration, bool)>, quantile: f64) -> Option<Duratio
 /// Calls `copy` with 1, and with 2 when that is slow and `budget` allows; returns the first success.
 ///
 /// The call begins when it is first polled. The copies run on the caller's task and may borrow.
-///
-/// # Errors
-///
-/// If the first copy fails before it was slow, or if both fail.
-///
-/// # Panics
-///
-/// If a copy panics, and if it has to wait outside a Tokio runtime with a timer.
+/// It panics if a copy panics, and if it has to wait outside a Tokio runtime with a timer.
 pub async fn hedge<F, T, E>(
     latencies: &Latencies,
     budget: &RetryBudget,
@@ -164,12 +154,7 @@ where
     let failed = |first, hedge| BothFailed { first, hedge, elapsed: start.elapsed() };
     let first = pin!(copy(1));
     // Unconstrained: a copy that uses up the task's budget at every poll must not hold back the hedge.
-    let slow = pin!(unconstrained(async {
-        match latencies.delay() {
-            Some(delay) => sleep(delay).await,
-            None => pending().await,
-        }
-    }));
+    let slow = pin!(unconstrained(latencies.slow()));
     let first = match select(first, slow).await {
         Either::Left((result, _)) => return timing.end(result).map_err(|error| failed(error, None)),
         Either::Right(((), first)) => first,

@@ -30,8 +30,6 @@
 //! }
 //! ```
 
-use std::error::Error;
-use std::fmt;
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::pin::pin;
@@ -86,7 +84,8 @@ pub enum Verdict {
 }
 
 /// Every attempt failed, or no further one was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("gave up, {}: {reason}", failures.last().map_or(String::new(), Failed::to_string))]
 pub struct GaveUp<E> {
     /// Why there was no further attempt.
     pub reason: Reason,
@@ -126,27 +125,11 @@ pub struct Failed<E> {
     pub error: Option<E>,
 }
 
-impl<E> fmt::Display for GaveUp<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ended = self.failures.last().map_or(Duration::ZERO, |last| last.ended);
-        write!(f, "gave up after attempt {} at {ended:?}: {}", self.failures.len(), self.reason)
-    }
-}
-
-impl<E: Error + 'static> Error for GaveUp<E> {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.failures.last().map(|last| last as _)
-    }
-}
-
 /// Calls `attempt` with the numbers 1, 2, … until one succeeds or `policy` ends it. `judge` sees each error.
 ///
 /// The call begins when it is first polled. An attempt is polled at least once, also when no time is left; one that has
 /// ended when its time is up counts.
-///
-/// # Panics
-///
-/// If an attempt panics, and if it has to wait outside a Tokio runtime with a timer.
+/// It panics if an attempt panics, and if it has to wait outside a Tokio runtime with a timer.
 pub async fn retry<F, T, E>(
     policy: &Retry<'_>,
     judge: impl Fn(&E) -> Verdict,
@@ -155,9 +138,7 @@ pub async fn retry<F, T, E>(
 where
     F: Future<Output = Result<T, E>>,
 {
-    if let Some(budget) = policy.budget {
-        budget.deposit();
-    }
+    policy.budget.iter().for_each(|budget| budget.deposit());
     // Read when the first attempt is pending or has failed: one that succeeds at once costs neither a clock nor a timer.
     let mut start = None;
     let mut elapsed = || start.get_or_insert_with(Instant::now).elapsed();
@@ -166,10 +147,9 @@ where
     let reason = loop {
         let number = failures.len() + 1;
         let limit = || policy.per_attempt.min(policy.deadline.saturating_sub(elapsed()));
-        let error = match within(limit, attempt(number)).await {
-            Some(Ok(value)) => return Ok(value),
-            Some(Err(error)) => Some(error),
-            None => None,
+        let error = match within(limit, attempt(number)).await.transpose() {
+            Ok(Some(value)) => return Ok(value),
+            error => error.err(),
         };
         let ended = elapsed();
         let verdict = error.as_ref().map_or(Verdict::Transient, &judge);
@@ -225,6 +205,7 @@ fn jitter(policy: &Retry<'_>, number: usize) -> Duration {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::fmt;
     use std::future::{pending, ready};
     use std::panic::AssertUnwindSafe;
 
@@ -273,8 +254,10 @@ mod tests {
         let attempt =
             async |number| if number == 1 { Err(fmt::Error) } else { pending::<Result<(), _>>().await };
         let gave_up = retry(&policy, |_| Verdict::After(ms(20)), attempt).await.unwrap_err();
-        assert_eq!(gave_up.to_string(), "gave up after attempt 2 at 30ms: that is the most attempts");
-        assert_eq!(gave_up.source().unwrap().to_string(), "attempt 2 was cut off after 10ms");
+        assert_eq!(
+            gave_up.to_string(),
+            "gave up, attempt 2 was cut off after 10ms: that is the most attempts"
+        );
         let first = Failed { attempt: 1, started: ms(0), ended: ms(0), error: Some(fmt::Error) };
         let second = Failed { attempt: 2, started: ms(20), ended: ms(30), error: None };
         assert_eq!(gave_up.failures, [first, second]);
@@ -303,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn memory_and_backpressure_are_bounded_by_attempts_and_budget() {
+    async fn backpressure_and_memory_are_bounded_by_attempts_and_budget() {
         let budget = RetryBudget::new(0, NonZeroUsize::MIN.saturating_add(6));
         let policy = Retry { budget: Some(&budget), ..EVER };
         let gave_up = retry(&policy, transient, async |_| Err::<(), _>("busy")).await.unwrap_err();
