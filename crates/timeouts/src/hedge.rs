@@ -137,9 +137,7 @@ fn estimate(mut samples: Vec<(Duration, bool)>, quantile: f64) -> Option<Duratio
 }
 
 /// Calls `copy` with 1, and with 2 when that is slow and `budget` allows; returns the first success.
-///
-/// The call begins when it is first polled. The copies run on the caller's task and may borrow.
-/// It panics if a copy panics, and if it has to wait outside a Tokio runtime with a timer.
+/// The copies may borrow. It panics if a copy panics, and if it has to wait outside a Tokio runtime with a timer.
 pub async fn hedge<F, T, E>(
     latencies: &Latencies,
     budget: &RetryBudget,

@@ -59,7 +59,6 @@ pub struct Retry<'a> {
 }
 
 impl Default for Retry<'_> {
-    /// At most 4 attempts of 10 s within 30 s, waits of at most 100, 200 and 400 ms, and no budget.
     fn default() -> Self {
         Retry {
             deadline: Duration::from_secs(30),
@@ -126,10 +125,8 @@ pub struct Failed<E> {
 }
 
 /// Calls `attempt` with the numbers 1, 2, … until one succeeds or `policy` ends it. `judge` sees each error.
-///
-/// The call begins when it is first polled. An attempt is polled at least once, also when no time is left; one that has
-/// ended when its time is up counts.
-/// It panics if an attempt panics, and if it has to wait outside a Tokio runtime with a timer.
+/// An attempt is polled at least once, also when no time is left. The call panics if an attempt does, and if it has to
+/// wait outside a Tokio runtime with a timer.
 pub async fn retry<F, T, E>(
     policy: &Retry<'_>,
     judge: impl Fn(&E) -> Verdict,
@@ -172,7 +169,6 @@ where
         }
         sleep(wait).await;
         started = elapsed();
-        // The sleep may have come back late.
         if started >= policy.deadline {
             break Reason::Deadline(policy.deadline);
         }

@@ -124,9 +124,14 @@ async fn clock_takes_the_longest_and_the_shortest_durations() {
     let gave_up = retry(&none, |_| Verdict::Transient, failing).await.unwrap_err();
     assert_eq!((gave_up.reason, gave_up.failures.len()), (Reason::Deadline(ms(0)), 1));
     assert_eq!(retry(&none, |_: &&str| Verdict::Transient, async |_| Ok(1)).await, Ok(1));
-    let many = Retry { attempts: NonZeroUsize::new(100_000).unwrap(), cap: ms(0), ..longest };
-    let gave_up = retry(&many, |_| Verdict::Transient, failing).await.unwrap_err();
-    assert_eq!(gave_up.failures.last().unwrap().attempt, 100_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_is_one_error_for_each_attempt() {
+    let attempts = NonZeroUsize::new(100_000).unwrap();
+    let many = Retry { attempts, deadline: Duration::MAX, cap: ms(0), ..Retry::default() };
+    let gave_up = retry(&many, |_| Verdict::Transient, async |_| Err::<(), _>("no")).await.unwrap_err();
+    assert_eq!((gave_up.failures.len(), gave_up.failures.last().unwrap().attempt), (100_000, 100_000));
 }
 
 proptest! {
