@@ -29,7 +29,8 @@ fn scene(parts: &Parts, deadline: Duration) -> Scene<Result<usize, GaveUp<&'stat
     let begun = Rc::new(Cell::new(0_usize));
     let attempts = begun.clone();
     let call = async move {
-        let policy = Retry { deadline, per_attempt: ms(5), budget: Some(&budget), ..Retry::default() };
+        let policy =
+            Retry { deadline, per_attempt: ms(5), base: ms(2), budget: Some(&budget), ..Retry::default() };
         let attempt = |number| {
             let permits = permits.clone();
             attempts.set(attempts.get() + 1);
