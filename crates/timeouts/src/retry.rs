@@ -25,8 +25,8 @@
 //! async fn main() {
 //!     let answers = ["busy", "busy", "42"];
 //!     let attempt = async |number: usize| answers[number - 1].parse::<u8>();
-//!     let answer = retry(&Retry::default(), |_: &ParseIntError| Verdict::Transient, attempt);
-//!     assert_eq!(answer.await, Ok(42));
+//!     let answer = retry(&Retry::default(), |_: &ParseIntError| Verdict::Transient, attempt).await;
+//!     assert_eq!(answer, Ok(42));
 //! }
 //! ```
 
