@@ -1,6 +1,7 @@
 """The jobs of benches/timeouts.rs in asyncio. `timeouts.py asyncio|uvloop JOB NUMBER...` prints the seconds of one run."""
 
 import asyncio
+import random
 import statistics
 import sys
 import time
@@ -48,6 +49,49 @@ async def poll_until(n):
         async with asyncio.timeout(60):
             while await ready(i) != i:
                 await asyncio.sleep(0.001)
+
+
+async def one_retry(attempt):
+    for number in range(4):
+        try:
+            async with asyncio.timeout(10):
+                return await attempt(number)
+        except (OSError, TimeoutError):
+            await asyncio.sleep(random.uniform(0, 0.1 * 2**number))
+
+
+async def retry_ready(n):
+    for _ in range(n):
+        await one_retry(ready)
+
+
+async def retry_pending(n):
+    for _ in range(n):
+        await one_retry(pending)
+
+
+async def one_hedge(copy):
+    tasks = {asyncio.ensure_future(copy(1))}
+    done, _ = await asyncio.wait(tasks, timeout=0.05)
+    if not done:
+        tasks.add(asyncio.ensure_future(copy(2)))
+        done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+    return done.pop().result()
+
+
+async def hedge_pending(n):
+    for _ in range(n):
+        await one_hedge(pending)
+
+
+async def budget(n):
+    balance, most = 0, 1000
+    for _ in range(n):
+        balance = min(balance + 100, most)
+        if balance >= 100:
+            balance -= 100
 
 
 async def measure(job, numbers):
