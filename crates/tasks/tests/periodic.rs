@@ -26,9 +26,11 @@ fn scene(catch_up: MissedTickBehavior, jitter: Duration) -> Scene<()> {
     let periodic = Periodic::new(ms(10), catch_up).expect("not zero").with_jitter(jitter);
     let periodic = Rc::new(Mutex::new(periodic));
     let stop = CancellationToken::new();
-    let take = async |periodic: Rc<Mutex<Periodic>>, numbers: Rc<RefCell<Vec<u64>>>| {
+    let take = |periodic: Rc<Mutex<Periodic>>, numbers: Rc<RefCell<Vec<u64>>>| async move {
         while numbers.borrow().len() < 5 {
             let tick = periodic.lock().await.tick().await;
+            // A tick that was lost would leave a gap in the beat.
+            assert!(catch_up != MissedTickBehavior::Burst || tick.missed == 0, "{tick:?}");
             numbers.borrow_mut().push(tick.number);
             sleep(ms(if tick.number == 2 { 25 } else { 4 })).await;
         }
