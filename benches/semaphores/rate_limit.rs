@@ -46,7 +46,7 @@ impl Limit for RateLimit {
 impl Limit for DefaultDirectRateLimiter {
     fn acquire(&self, tokens: u32) -> BoxFuture<'_, ()> {
         let tokens = NonZeroU32::new(tokens).expect("one or more");
-        async move { _ = self.until_n_ready(tokens).await.expect("no more than the burst") }.boxed()
+        async move { self.until_n_ready(tokens).await.expect("no more than the burst") }.boxed()
     }
 }
 
@@ -227,7 +227,7 @@ fn storm(quick: Quick, n: usize, make: fn(Quick) -> Arc<dyn Limit>) -> Measure {
 
 fn rate_limit_tables(bench: &mut Bench) {
     let n = bench.size(10_000);
-    let quick = Quick { rate: 20_000, burst: 100 };
+    let quick = Quick { rate: 20_000, burst: 400 };
     let title = format!("processor time of {n} callers waiting, 20 k a second");
     let table = Table::new("rate_limit", title, "µs CPU/waiter", Flavour::CurrentThread, n)
         .recipe("rate_limit", waiting(quick, n, ours))
@@ -235,7 +235,7 @@ fn rate_limit_tables(bench: &mut Bench) {
         .peer("leaky-bucket", waiting(quick, n, leaky_fair))
         .peer("tower RateLimit behind a mutex", waiting(quick, n, by_tower))
         .floor("a timer for each", waiting(quick, n, by_timers))
-        .python("by hand", &format!("rate_limit {n} 20000 100"));
+        .python("by hand", &format!("rate_limit {n} 20000 400"));
     bench.measure(table);
 
     for n in [1_000, 10_000, 100_000].map(|n| bench.size(n)) {
