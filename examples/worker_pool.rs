@@ -50,8 +50,11 @@ async fn main() -> anyhow::Result<ExitCode> {
     let crates =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().context("the sources are gone")?;
     let shown = args.folders.is_empty();
-    let folders =
-        if shown { ["support", "no-such-folder", "xtask"].map(|name| crates.join(name)).to_vec() } else { args.folders };
+    let folders = if shown {
+        ["support", "no-such-folder", "xtask"].map(|name| crates.join(name)).to_vec()
+    } else {
+        args.folders
+    };
 
     let seen = Arc::new(Seen::default());
     let counters = seen.clone();
