@@ -1,0 +1,28 @@
+//! Every trap of the family: that the wrong way still goes wrong, and that the right way does not.
+//!
+//! What runs here is the code of the examples, which the book prints.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "an example is a program: it has a `main`, which no test calls"
+)]
+
+use std::time::Duration;
+
+#[path = "../../../examples/traps/select_timer.rs"]
+mod select_timer;
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_made_at_each_turn_never_flushes() {
+    assert_eq!(select_timer::wrong().await, ms(19 * 30), "the first event waits for the last");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_for_the_batch_flushes_in_time() {
+    assert_eq!(select_timer::right().await, ms(50));
+}
