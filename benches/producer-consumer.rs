@@ -24,6 +24,7 @@ fn short(number: usize) -> String {
 }
 
 const BATCH: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+const MEBIBYTE: NonZeroUsize = NonZeroUsize::new(1 << 20).unwrap();
 const DELAY: Duration = Duration::from_millis(10);
 
 /// One task sends `n` items, and `take` has them in batches.
@@ -107,7 +108,7 @@ fn batcher_tables(bench: &mut Bench) {
             .recipe(
                 "batcher, bytes too",
                 batched(n, |receiver| {
-                    by_batcher(Batcher::new(receiver, BATCH, DELAY).max_bytes(NonZeroUsize::MAX, |_| 8))
+                    by_batcher(Batcher::new(receiver, BATCH, DELAY).max_bytes(MEBIBYTE, |_| 8))
                 }),
             )
             .peer("tokio-stream chunks_timeout", batched(n, by_chunks_timeout))

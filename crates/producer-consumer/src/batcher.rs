@@ -202,7 +202,8 @@ mod tests {
         sending.await.unwrap();
     }
 
-    #[tokio::test(start_paused = true)]
+    /// Not paused: a timer of zero would then be ready at once, which it is not in earnest.
+    #[tokio::test]
     async fn clock_of_zero_and_of_for_ever() {
         let (sender, mut batches) = batcher(TEN, Duration::ZERO);
         (0..3).for_each(|i| sender.try_send(i).unwrap());
