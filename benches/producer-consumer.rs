@@ -98,7 +98,7 @@ async fn by_recv_many(mut receiver: Receiver<usize>) -> usize {
 
 fn batcher_tables(bench: &mut Bench) {
     for (n, flavour) in
-        [(1_000, Flavour::CurrentThread), (100_000, Flavour::CurrentThread), (100_000, Flavour::MultiThread)]
+        [(1_000, Flavour::CurrentThread), (100_000, Flavour::CurrentThread), (10_000, Flavour::MultiThread)]
     {
         let n = bench.size(n);
         let title = |n| format!("{} items, batches of {BATCH} or 10 ms", short(n));
