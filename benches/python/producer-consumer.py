@@ -74,6 +74,36 @@ async def pipeline(n, width):
     await asyncio.gather(feed(), stage(numbers, middle), stage(middle, last), count())
 
 
+async def batcher(n, size):
+    queue = asyncio.Queue(256)
+
+    async def send():
+        for i in range(n):
+            await queue.put(i)
+        await queue.put(None)
+
+    sending = asyncio.ensure_future(send())
+    loop = asyncio.get_running_loop()
+    taken, ended = 0, False
+    while not ended:
+        first = await queue.get()
+        if first is None:
+            break
+        batch, deadline = [first], loop.time() + 0.01
+        while len(batch) < size:
+            try:
+                item = await asyncio.wait_for(queue.get(), deadline - loop.time())
+            except asyncio.TimeoutError:
+                break
+            if item is None:
+                ended = True
+                break
+            batch.append(item)
+        taken += len(batch)
+    await sending
+    assert taken == n
+
+
 async def measure(job, numbers):
     runs, begin = [], time.perf_counter()
     while time.perf_counter() - begin < ENOUGH:
