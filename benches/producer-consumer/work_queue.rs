@@ -302,7 +302,7 @@ fn neighbour(bench: &mut Bench) {
 /// A thousand callers wait and give up; then so many others are served.
 fn storm(bench: &mut Bench) {
     const CALLERS: usize = 1_000;
-    async fn waits<F: Future + Send>(waits: impl Fn() -> F) {
+    fn give_up<F: Future + Send>(waits: impl Fn() -> F) {
         let mut waiting: Vec<_> = (0..CALLERS).map(|_| Box::pin(waits())).collect();
         let _ = join_all(waiting.iter_mut()).now_or_never();
     }
@@ -312,21 +312,21 @@ fn storm(bench: &mut Bench) {
             "take",
             time(|| async {
                 let queue = WorkQueue::<usize>::new(CAPACITY);
-                waits(|| queue.take().map(|lease| lease.is_some())).await;
+                give_up(|| queue.take().map(|lease| lease.is_some()));
             }),
         )
         .peer(
             "async-channel",
             time(|| async {
                 let (_sender, receiver) = async_channel::bounded::<usize>(CAPACITY.get());
-                waits(|| receiver.recv()).await;
+                give_up(|| receiver.recv());
             }),
         )
         .floor(
             "tokio Semaphore",
             time(|| async {
                 let semaphore = Semaphore::new(0);
-                waits(|| semaphore.acquire()).await;
+                give_up(|| semaphore.acquire());
             }),
         );
     bench.measure(table);
@@ -339,6 +339,7 @@ fn halves(n: usize, job: usize) -> impl Iterator<Item = usize> + Send {
 
 fn worker_pool_tables(bench: &mut Bench) {
     const FOUR: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+    const THOUSAND: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
     for (n, flavour) in
         [(1_000, Flavour::CurrentThread), (100_000, Flavour::CurrentThread), (100_000, Flavour::MultiThread)]
     {
@@ -391,7 +392,7 @@ fn worker_pool_tables(bench: &mut Bench) {
     }
     let stop = || async {
         let pending = |_: usize| std::future::pending::<Result<[usize; 0], Infallible>>();
-        let call = worker_pool(0.., NonZeroUsize::new(1_000).unwrap(), FOUR, pending);
+        let call = worker_pool(0.., THOUSAND, FOUR, pending);
         let call = tokio::spawn(call.map(|_| ()));
         // Its own budget makes it start them in several turns.
         while tokio::runtime::Handle::current().metrics().num_alive_tasks() < 1_002 {

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn cancellation_drops_the_work_and_panics_are_the_callers() {
+    async fn panics_are_the_callers_and_cancellation_drops_the_work() {
         let held = Rc::new(());
         let hold = |item: u64| {
             let held = held.clone();

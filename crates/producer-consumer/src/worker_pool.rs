@@ -23,9 +23,9 @@
 //! #[tokio::main]
 //! async fn main() {
 //!     let two = NonZeroUsize::new(2).unwrap();
-//!     let halve = async |n: u32| if n == 0 { Err("zero") } else { Ok((n > 1).then(|| n / 2).into_iter().chain([n - 1])) };
-//!     let dead = worker_pool([3], two, two, move |n| halve(n)).await;
-//!     assert_eq!(dead.len(), 2);
+//!     let countdown = async |n: u32| if n == 7 { Err("seven") } else { Ok(n.checked_sub(1)) };
+//!     let dead = worker_pool([3, 9], two, two, countdown).await;
+//!     assert_eq!((dead.len(), dead[0].job, dead[0].tries), (1, 7, 2));
 //! }
 //! ```
 

@@ -1,5 +1,7 @@
 //! `pipeline`: the joined stages are dropped at every suspension point; the work fails and panics at each of its polls.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking, in helper functions too")]
+
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -218,7 +220,7 @@ async fn order_on_several_threads_loses_and_doubles_nothing() {
         let ((first, input), (middle, middle_input), (last, mut output)) =
             (channel(2), channel(3), channel(1));
         let work = async |item: usize| {
-            if item % 3 == 0 {
+            if item.is_multiple_of(3) {
                 yield_now().await;
             }
             Ok::<_, ()>(item)

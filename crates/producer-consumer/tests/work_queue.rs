@@ -1,5 +1,7 @@
 //! `work_queue`: every wait is dropped at every suspension point; no item is lost or doubled, and nobody waits for ever.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking, in helper functions too")]
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;

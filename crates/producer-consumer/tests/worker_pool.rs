@@ -1,5 +1,7 @@
 //! `worker_pool`: dropped at every suspension point; its jobs fail and panic at each of their polls.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking, in helper functions too")]
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
@@ -189,7 +191,7 @@ async fn order_on_several_threads_loses_and_doubles_nothing() {
         let work = move |job: usize| {
             let counts = seen.clone();
             async move {
-                if job % 3 == 0 {
+                if job.is_multiple_of(3) {
                     yield_now().await;
                 }
                 counts[job].fetch_add(1, Relaxed);
