@@ -345,6 +345,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn backpressure_growth_takes_from_the_surplus_first() {
+        let limit = limit(1, 100);
+        // After a cut that found all permits given out: four permits, room for three and almost four.
+        limit.shared.permits.add_permits(3);
+        (limit.shared.state().limit, limit.shared.state().surplus) = (3.9, 1);
+        join_all((0..4).map(|_| limit.run(|| sleep(ms(1)), |()| Verdict::Fine))).await;
+        assert_eq!((limit.limit(), limit.shared.permits.available_permits()), (4, 4));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn backpressure_a_limit_that_is_not_used_does_not_grow() {
         let limit = limit(4, 100);
         for _ in 0..100 {

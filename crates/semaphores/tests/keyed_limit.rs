@@ -1,13 +1,15 @@
 //! `keyed_limit`: callers are dropped at every suspension point; no permit is lost and no key stays behind.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::num::NonZeroUsize;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{FutureExt, join_all};
 use proptest::prelude::*;
 use semaphores::KeyedLimit;
 use support::sweep::{Scene, sweep};
@@ -16,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
-fn limit<K: Eq + std::hash::Hash + Clone>(per_key: usize, overall: usize) -> KeyedLimit<K> {
+fn limit<K: Eq + Hash + Clone>(per_key: usize, overall: usize) -> KeyedLimit<K> {
     let [per_key, overall] = [per_key, overall].map(|number| NonZeroUsize::new(number).expect("not zero"));
     KeyedLimit::new(per_key, overall)
 }
@@ -43,9 +45,9 @@ fn scene(per_key: usize, overall: usize) -> Scene<()> {
             assert_eq!(after.keys_in_use(), 0);
             // All permits are there, of each key and of all.
             let all = join_all((0..overall).map(|number| after.acquire(number.to_string())));
-            assert!(futures::FutureExt::now_or_never(all).is_some());
+            assert!(all.now_or_never().is_some());
             let same = join_all((0..per_key.min(overall)).map(|_| after.acquire("a".into())));
-            assert!(futures::FutureExt::now_or_never(same).is_some());
+            assert!(same.now_or_never().is_some());
         })
 }
 
@@ -89,6 +91,46 @@ proptest! {
         runtime.block_on(join_all(calls.into_iter().map(call)));
         prop_assert_eq!(limit.keys_in_use(), 0);
     }
+}
+
+/// A key that runs something when it is dropped.
+#[derive(Clone)]
+struct Loud(Option<Rc<dyn Fn()>>);
+
+impl PartialEq for Loud {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Loud {}
+
+impl Hash for Loud {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+impl Drop for Loud {
+    fn drop(&mut self) {
+        if let Some(hook) = &self.0 {
+            hook();
+        }
+    }
+}
+
+/// When a key is forgotten its permit and that of all are free, and its own drop may use the limit.
+#[test]
+fn memory_a_key_is_forgotten_after_its_permit() {
+    let limit = limit::<Loud>(1, 1);
+    let (inner, dropped) = (limit.clone(), Rc::new(Cell::new(0)));
+    let count = dropped.clone();
+    let hook = move || {
+        count.set(count.get() + 1);
+        assert!(inner.acquire(Loud(None)).now_or_never().is_some());
+    };
+    let permit = limit.acquire(Loud(Some(Rc::new(hook)))).now_or_never();
+    assert!(permit.is_some());
+    drop(permit);
+    assert_eq!((dropped.get(), limit.keys_in_use()), (2, 0), "the permit's key and the table's");
 }
 
 /// The pitfall on the page: the overall permit first.
