@@ -169,6 +169,7 @@ tokio::task_local! {
     static REQUEST: u64;
 }
 
+#[expect(clippy::unused_async, reason = "it is the body of a task")]
 async fn request() -> u64 {
     REQUEST.try_get().unwrap_or_default()
 }

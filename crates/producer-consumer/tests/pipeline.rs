@@ -76,7 +76,7 @@ fn scene(parts: &Parts, width: usize, bound: usize) -> Scene<Result<Vec<u64>, &'
 }
 
 #[test]
-fn cancellation_errors_and_panics_with_a_width_of_one() {
+fn panics_errors_and_cancellation_with_a_width_of_one() {
     sweep(|parts| scene(parts, 1, 1));
 }
 

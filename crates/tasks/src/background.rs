@@ -180,14 +180,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn panics_are_the_result_also_of_a_detached_task() {
         let fail = || background("bad", async { resume_unwind(Box::new("boom")) });
-        let panic: NoResult = fail().await.map(|()| ()).unwrap_err();
+        let panic: NoResult = fail().await.unwrap_err();
         assert_eq!(panic.cause.into_panic().downcast_ref(), Some(&"boom"));
 
         let (owner, heard) = (TaskTracker::new(), Arc::new(Mutex::new(String::new())));
         let hear = heard.clone();
-        fail().detach(&owner, move |result| {
-            *hear.lock().unwrap() = result.map(|()| ()).unwrap_err().to_string()
-        });
+        fail().detach(&owner, move |result| *hear.lock().unwrap() = result.unwrap_err().to_string());
         owner.close();
         owner.wait().await;
         assert!(heard.lock().unwrap().contains("panicked with message \"boom\""));

@@ -9,6 +9,7 @@
     unreachable_pub,
     reason = "an example is a program: it has a `main`, which no test calls"
 )]
+#![expect(clippy::unwrap_used, reason = "what fails in a helper of the test fails the test")]
 
 use std::process::Stdio;
 
