@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use futures::future::join_all;
 use reqwest::Client;
-use semaphores::WeightedLimit;
+use semaphores::{TooHeavy, WeightedLimit};
 use support::api::Api;
 use support::lanes::{LaneExt, PictureArgs, level, record, waiting};
 
@@ -67,6 +67,8 @@ async fn main() -> anyhow::Result<()> {
     })
     .await;
 
+    // That one is larger than the whole budget is what the example shows.
+    let failed = results.iter().any(|result| result.as_ref().is_err_and(|error| !error.is::<TooHeavy>()));
     for (result, number) in results.into_iter().zip(1..) {
         match result {
             Ok((length, sum)) => println!("download {number}: {length:>4} bytes, checksum {sum:08x}"),
@@ -76,5 +78,6 @@ async fn main() -> anyhow::Result<()> {
     println!("at most {} of {} bytes in memory at a time", most.get(), args.budget);
     args.picture.show(&picture).context("cannot write the picture")?;
     api.stop().await;
+    ensure!(!failed, "a download failed");
     Ok(())
 }
