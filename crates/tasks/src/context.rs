@@ -22,8 +22,8 @@
 //! #[tokio::main]
 //! async fn main() {
 //!     let handle = async || {
-//!         let task = async { REQUEST.try_get().ok() };
-//!         (tokio::spawn(task).await.unwrap(), tokio::spawn(tasks::in_context(&REQUEST, task())).await.unwrap())
+//!         let task = async || REQUEST.try_get().ok();
+//!         (tokio::spawn(task()).await.unwrap(), tokio::spawn(tasks::in_context(&REQUEST, task())).await.unwrap())
 //!     };
 //!     assert_eq!(REQUEST.scope(7, handle()).await, (None, Some(7)));
 //! }
