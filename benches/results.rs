@@ -239,7 +239,8 @@ fn output(command: &mut Command) -> Option<String> {
 #[cfg(feature = "allocations")]
 fn allocations(work: impl FnOnce()) -> Option<(u64, u64)> {
     let seen = allocation_counter::measure(work);
-    Some((seen.bytes_max, seen.count_total))
+    // What was allocated before and freed here makes the counter run below zero: then it says nothing.
+    i64::try_from(seen.bytes_max).is_ok().then_some((seen.bytes_max, seen.count_total))
 }
 
 #[cfg(not(feature = "allocations"))]
