@@ -1,5 +1,7 @@
 //! Ask a server of which 5 % of the answers are slow, with and without hedging, and count what it costs.
 //!
+//! The picture varies with the machine's load: how slow a copy must be to be hedged is measured.
+//!
 //! ```console
 //! cargo run --example hedge
 //! cargo run --example hedge -- --quantile 0.99

@@ -1,5 +1,7 @@
 //! Ask a server for a job's result until it is there, and for another one that never comes.
 //!
+//! The picture varies with the machine's load: a poll may end before it is cut off.
+//!
 //! ```console
 //! cargo run --example poll_until
 //! ```

@@ -1,5 +1,7 @@
 //! Count the words of a folder's text files in a pipeline: read, count, add up, with a bound everywhere.
 //!
+//! The picture varies with the files that are counted.
+//!
 //! ```console
 //! cargo run --example producer_consumer
 //! cargo run --example producer_consumer -- ~/notes --extension txt

@@ -5,6 +5,8 @@
 //! there are never ten. leaky-bucket has a queue, and puts whoever asks again at once at its front.
 //! Fix: a limit that serves waiters in the order in which they came, such as `RateLimit`.
 //!
+//! The picture varies with the machine's load, since governor knows no clock but the real one.
+//!
 //! ```console
 //! cargo run --example trap_rate_limit_starves
 //! ```
