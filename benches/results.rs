@@ -49,9 +49,13 @@ impl Results {
             if let Way::Time(run) | Way::Once(run) = &row.measure.0
                 && table.flavour != Flavour::MultiThread
             {
+                // The first run of all pays for what is made once, such as thread-locals.
+                table.run(run(1));
                 let task = allocations(|| table.run(async {}.boxed()));
                 let whole = allocations(|| _ = table.run(run(1)));
-                let counted = task.zip(whole).map(|(task, whole)| [whole.0 - task.0, whole.1 - task.1]);
+                let counted = task.zip(whole).and_then(|(task, whole)| {
+                    Some([whole.0.checked_sub(task.0)?, whole.1.checked_sub(task.1)?])
+                });
                 self.allocations.insert(key(table, &row.name), json!(counted));
             }
         }

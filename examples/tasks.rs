@@ -1,4 +1,5 @@
-//! The life of tasks: start them with a name, await, abort, detach, monitor, and stop a tree of them with a reason.
+//! The life of tasks: start them with a name, await, abort, detach, monitor, and stop a tree of them with a reason: `background`
+//! and `cancellation`.
 //!
 //! ```console
 //! cargo run --example tasks

@@ -1,4 +1,4 @@
-//! `supervise` is dropped and stopped at every suspension point; its task fails and panics at each of its polls.
+//! `supervisor`: `supervise` is dropped and stopped at every suspension point; its task fails and panics at each of its polls.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -101,11 +101,8 @@ pub struct CircuitBreaker {
 impl CircuitBreaker {
     /// A closed breaker. Its name stands in the errors.
     pub fn new(name: impl Into<Cow<'static, str>>, rules: BreakerRules) -> Self {
-        CircuitBreaker {
-            name: name.into(),
-            rules,
-            state: Mutex::new((BreakerState::Closed { failures: 0 }, 0)),
-        }
+        let state = Mutex::new((BreakerState::Closed { failures: 0 }, 0));
+        CircuitBreaker { name: name.into(), rules, state }
     }
 
     /// Runs `call` unless the breaker rejects it. Every error counts as a failure.

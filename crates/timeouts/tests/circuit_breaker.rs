@@ -1,4 +1,4 @@
-//! `CircuitBreaker::call` is dropped at every suspension point and compared with a model; probes are counted on two threads.
+//! `circuit_breaker`: `call` is dropped at every suspension point and compared with a model; probes are counted on two threads.
 
 use std::num::NonZeroUsize;
 use std::rc::Rc;
