@@ -188,6 +188,7 @@ mod tests {
     use std::future::pending;
 
     use futures::FutureExt;
+    use futures::channel::oneshot;
     use tokio::time::{Instant, sleep};
 
     use super::*;
@@ -199,7 +200,8 @@ mod tests {
         let parent = Cancellation::new();
         let (child, other) = (parent.child(), parent.clone().child());
         assert!(child.cancel("child"));
-        assert_eq!((parent.reason(), other.reason()), (None, None));
+        parent.token().cancel();
+        assert_eq!((parent.cancelled().now_or_never(), other.reason()), (None, None));
         assert!(parent.cancel("parent"));
         assert!(!parent.cancel("again") && !child.cancel("again") && !other.cancel("again"));
         let reasons = [&parent, &child, &child.child(), &other, &parent.child()].map(Cancellation::reason);
@@ -244,6 +246,11 @@ mod tests {
         let work = stop.run(async { stop.cancel("now") });
         assert_eq!(work.await, Ok(true));
         assert!(stop.run(async { unreachable!("it is too late") }).await.is_err());
+
+        let (stop, (sender, receiver)) = (Cancellation::new(), oneshot::channel());
+        let both_at_once = async { (sender.send("output"), stop.cancel("now")) };
+        let (ended, _) = tokio::join!(stop.run(receiver), both_at_once);
+        assert_eq!(ended, Ok(Ok("output")));
     }
 
     #[tokio::test]

@@ -120,6 +120,7 @@ async fn clock_moves_from_other_threads_are_seen() {
     }
 }
 
+// ANCHOR: property
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -140,3 +141,4 @@ proptest! {
         prop_assert_eq!((done, took), (sum <= limit, ms(sum.min(limit))));
     }
 }
+// ANCHOR_END: property
