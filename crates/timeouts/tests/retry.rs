@@ -127,6 +127,15 @@ async fn clock_takes_the_longest_and_the_shortest_durations() {
     assert_eq!(retry(&none, |_: &&str| Verdict::Transient, async |_| Ok(1)).await, Ok(1));
 }
 
+/// A timer goes off at a whole millisecond: a wait of 9.5 ms ends at the deadline of 10.
+#[tokio::test(start_paused = true)]
+async fn clock_begins_no_attempt_at_the_deadline() {
+    let policy = Retry { deadline: ms(10), base: Duration::ZERO, ..Retry::default() };
+    let asked = |_: &&str| Verdict::After(Duration::from_micros(9_500));
+    let gave_up = retry(&policy, asked, async |_| Err::<(), _>("busy")).await.unwrap_err();
+    assert_eq!((gave_up.reason, gave_up.failures.len()), (Reason::Deadline(ms(10)), 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn memory_is_one_error_for_each_attempt() {
     let attempts = NonZeroUsize::new(100_000).unwrap();
