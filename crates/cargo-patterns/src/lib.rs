@@ -12,4 +12,4 @@ pub mod header;
 pub mod paths;
 mod recipes;
 
-pub use recipes::{Item, Need, Problem, Recipe, Registry, Test};
+pub use recipes::{Item, Need, Problem, Recipe, Registry, Test, unite};

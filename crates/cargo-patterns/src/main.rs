@@ -1,19 +1,26 @@
-//! `cargo patterns`: lists and shows the recipes of Tokio Patterns.
+//! `cargo patterns`: lists and shows the recipes of Tokio Patterns, and takes them into other packages.
 
 // Nothing here runs on an async runtime.
 #![allow(clippy::disallowed_methods)]
 
+mod change;
+mod lock;
+mod modules;
+mod project;
 mod show;
+mod undo;
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand};
+use change::Package;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use registry::{Need, Recipe, Registry};
 use serde::Serialize;
 
-/// Recipes for asynchronous Rust with Tokio: find one, read it.
+/// Recipes for asynchronous Rust with Tokio: find one, read it, take it into your package.
 #[derive(Parser)]
 #[command(name = "cargo patterns", bin_name = "cargo patterns", version, arg_required_else_help = true)]
 struct Arguments {
@@ -39,6 +46,72 @@ enum Verb {
         #[arg(long)]
         code: bool,
     },
+    /// Adds recipes to the package of this folder: the files, the module lines, the crates with exactly the needed features.
+    ///
+    /// Then `cargo check` has to pass. If anything fails every file is as it was.
+    Add {
+        /// The recipes, such as `gather`.
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// The folder for all recipes of the package, below the crate's root [default: src/patterns]
+        #[arg(long, value_name = "FOLDER")]
+        into: Option<PathBuf>,
+        /// What else to take along.
+        #[arg(long, value_enum)]
+        with: Option<With>,
+        /// Says what it would do, and does nothing.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        cargo: Cargo,
+    },
+    /// Shows what you have changed in recipes, and what the cookbook has.
+    Diff {
+        /// The recipes; without any, all that are in the package.
+        names: Vec<String>,
+    },
+    /// Merges what is new in the cookbook into recipes, and keeps your changes.
+    ///
+    /// Where both have changed the same lines, markers are left in the file for you to choose.
+    Update {
+        /// The recipes; without any, all that are in the package.
+        names: Vec<String>,
+        #[command(flatten)]
+        cargo: Cargo,
+    },
+    /// Removes recipes, and what only they needed.
+    Remove {
+        /// The recipes.
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Removes recipes that you have changed, too.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        cargo: Cargo,
+    },
+    /// Says of each recipe in the package whether it is clean, edited or behind.
+    Status {
+        /// Prints it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum With {
+    /// The tests in the recipes' files, and what they need in [dev-dependencies].
+    Tests,
+}
+
+#[derive(Args)]
+struct Cargo {
+    /// Leaves out `cargo check` before and after.
+    #[arg(long)]
+    no_check: bool,
+    /// Uses no network: the crates must have been downloaded before.
+    #[arg(long)]
+    offline: bool,
 }
 
 fn main() -> ExitCode {
@@ -71,21 +144,54 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             }
         }
         Verb::Show { name, code } => {
-            let Some(recipe) = registry.get(name) else {
-                let hint = match registry.nearest(name) {
-                    Some(recipe) => format!("did you mean `{}`?", recipe.name),
-                    None => "`cargo patterns list` lists them all".into(),
-                };
-                bail!("there is no recipe `{name}`; {hint}");
-            };
+            let recipe = find(&registry, name)?;
             if *code {
                 write(io::stdout(), &recipe.source)?;
             } else {
                 page(&show::recipe(&registry, recipe, width()))?;
             }
         }
+        Verb::Add { names, into, with, dry_run, cargo } => {
+            let recipes = names.iter().map(|name| find(&registry, name)).collect::<Result<Vec<_>>>()?;
+            let package = Package::open(&registry, cargo.offline, !cargo.no_check)?;
+            package.add(&recipes, into.as_deref(), *with == Some(With::Tests), *dry_run)?;
+        }
+        Verb::Diff { names } => {
+            let states = Package::open(&registry, true, false)?.states(names)?;
+            page(&show::changes(&states))?;
+        }
+        Verb::Update { names, cargo } => {
+            Package::open(&registry, cargo.offline, !cargo.no_check)?.update(names)?;
+        }
+        Verb::Remove { names, force, cargo } => {
+            Package::open(&registry, cargo.offline, !cargo.no_check)?.remove(names, *force)?;
+        }
+        Verb::Status { json } => {
+            let states = Package::open(&registry, true, false)?.states(&[])?;
+            let words = states.iter().map(|state| (state.name.as_str(), state.word()));
+            if *json {
+                let words: std::collections::BTreeMap<_, _> = words.collect();
+                write(io::stdout(), &format!("{}\n", serde_json::to_string_pretty(&words)?))?;
+            } else if states.is_empty() {
+                print("No recipes here; `cargo patterns add NAME` adds one.\n")?;
+            } else {
+                let longest = states.iter().map(|state| state.name.len()).max().unwrap_or(0);
+                let lines: String = words.map(|(name, word)| format!("{name:longest$}  {word}\n")).collect();
+                print(&lines)?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn find<'a>(registry: &'a Registry, name: &str) -> Result<&'a Recipe> {
+    registry.get(name).with_context(|| {
+        let hint = match registry.nearest(name) {
+            Some(recipe) => format!("did you mean `{}`?", recipe.name),
+            None => "`cargo patterns list` lists them all".into(),
+        };
+        format!("there is no recipe `{name}`; {hint}")
+    })
 }
 
 /// What `list --json` says of a recipe.

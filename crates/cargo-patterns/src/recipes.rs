@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use syn::spanned::Spanned;
 
 use crate::header::{self, Header};
@@ -73,7 +73,7 @@ pub struct Test {
 }
 
 /// A crate that a recipe needs.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Need {
     /// The crate.
     pub name: String,
@@ -128,7 +128,7 @@ impl Need {
 }
 
 /// The union of needs: one entry a crate, all features that anyone asks for.
-pub(crate) fn unite<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Vec<Need> {
+pub fn unite<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Vec<Need> {
     let mut united = BTreeMap::<&str, Need>::new();
     for need in needs {
         let entry = united.entry(&need.name).or_insert_with(|| need.clone());

@@ -5,10 +5,14 @@ use registry::header::{Row, without_item_links};
 use registry::{Recipe, Registry};
 use unicode_width::UnicodeWidthStr;
 
+use crate::change::State;
+
 const TITLE: Style = Style::new().bold();
 const NAME: Style = AnsiColor::Cyan.on_default();
 const QUIET: Style = Style::new().dimmed();
 const COMMENT: Style = AnsiColor::Green.on_default();
+const ADDED: Style = AnsiColor::Green.on_default();
+const TAKEN: Style = AnsiColor::Red.on_default();
 
 /// One paragraph for each family, one line for each recipe.
 pub(crate) fn list(registry: &Registry, recipes: &[&Recipe], width: usize) -> String {
@@ -132,6 +136,34 @@ fn code(source: &str) -> String {
         }
     }
     text
+}
+
+/// What the package has changed, and what the cookbook has, apart.
+pub(crate) fn changes(states: &[State]) -> String {
+    let mut text = String::new();
+    for state in states {
+        let (mine, theirs) = (state.mine.as_deref().unwrap_or(""), state.theirs.as_deref());
+        for (whose, other) in [("your changes", mine), ("new in the cookbook", theirs.unwrap_or(&state.base))]
+        {
+            if other == state.base {
+                continue;
+            }
+            let gap = if text.is_empty() { "" } else { "\n" };
+            text.push_str(&format!("{gap}{NAME}{}{NAME:#}: {TITLE}{whose}{TITLE:#}\n", state.name));
+            let patch = diffy::create_patch(&state.base, other).to_string();
+            // The first two lines are names of files.
+            for line in patch.split_inclusive('\n').skip(2) {
+                let style = match line.as_bytes()[0] {
+                    b'+' => ADDED,
+                    b'-' => TAKEN,
+                    b'@' => QUIET,
+                    _ => Style::new(),
+                };
+                text.push_str(&format!("{style}{}{style:#}\n", line.trim_end_matches('\n')));
+            }
+        }
+    }
+    if text.is_empty() { "No changes, neither yours nor the cookbook's.\n".into() } else { text }
 }
 
 #[cfg(test)]

@@ -84,13 +84,13 @@ fn head(registry: &Registry, recipe: &Recipe) -> String {
     )
 }
 
-/// `needs futures, tokio[rt] · 96 lines · cargo patterns show gather`
+/// `cargo patterns add gather · needs futures, tokio[rt] · 96 lines`
 fn facts(registry: &Registry, recipe: &Recipe) -> String {
     let mut needs: Vec<_> = registry.needs(recipe).iter().map(|need| format!("`{need}`")).collect();
     let others = registry.closure(recipe, false).into_iter().filter(|it| it.name != recipe.name);
     needs.extend(others.map(|it| format!("the recipe `{}`", it.name)));
     let needs = if needs.is_empty() { "nothing but std".into() } else { needs.join(", ") };
-    format!("needs {needs} · {} lines · `cargo patterns show {}`", recipe.lines, recipe.name)
+    format!("`cargo patterns add {}` · needs {needs} · {} lines", recipe.name, recipe.lines)
 }
 
 /// The whole file but for the module docs, with an anchor at each test.
@@ -244,7 +244,7 @@ mod tests {
     fn head_is_title_and_facts() {
         assert_eq!(
             expanded(&[], "{{#head permit}}"),
-            "# `permit`: Hold a permit while a job runs\n\nneeds nothing but std · 24 lines · `cargo patterns show permit`\n\n"
+            "# `permit`: Hold a permit while a job runs\n\n`cargo patterns add permit` · needs nothing but std · 24 lines\n\n"
         );
     }
 
