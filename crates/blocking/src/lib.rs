@@ -1,0 +1,1 @@
+//! Sync and CPU work: keeping it off the threads that await.

@@ -1,0 +1,1 @@
+//! Acquire, use, release: cleanup that runs whatever happens.

@@ -1,0 +1,1 @@
+//! Sharing state: locks, waiting for a change, and doing without.

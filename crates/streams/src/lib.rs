@@ -1,0 +1,1 @@
+//! Async iteration: making streams, joining, pacing and sharing them.
