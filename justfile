@@ -12,7 +12,7 @@ lint:
 test:
     .ci/run test
 
-# each recipe copied into an empty project, with exactly its features and with one of them taken away
+# each recipe copied into an empty project, with exactly its features and with one of them taken away, and all at once
 alone:
     .ci/run alone
 

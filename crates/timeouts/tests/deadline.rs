@@ -1,13 +1,16 @@
 //! `Deadline::run` and `run_all` are dropped at every suspension point; any nesting keeps the earliest deadline.
 
+use std::future::pending;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use proptest::prelude::*;
 use support::sweep::{Ended, Scene, sweep};
 use timeouts::Deadline;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep};
+use tokio::task::yield_now;
+use tokio::time::{Instant, advance, sleep};
 
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -65,6 +68,18 @@ fn cancellation_of_many_calls() {
             }
         })
     });
+}
+
+/// A call that computes holds up the others: what still waits is cut off late, and says so.
+#[tokio::test(start_paused = true)]
+async fn errors_of_many_calls_tell_how_late_they_are() {
+    let computes = async {
+        yield_now().await;
+        let _ = advance(ms(30)).now_or_never();
+    };
+    let outcomes = Deadline::after("all", ms(10)).run_all([computes.boxed(), pending().boxed()]).await;
+    assert_eq!(outcomes[0], Ok(()));
+    assert_eq!(outcomes[1].as_ref().unwrap_err().late, ms(20));
 }
 
 proptest! {

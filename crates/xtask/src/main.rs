@@ -7,6 +7,7 @@ mod alone;
 mod book;
 mod check;
 mod generate;
+mod together;
 mod workspace;
 
 use std::process::ExitCode;
@@ -56,6 +57,8 @@ enum Task {
         #[arg(long)]
         full: bool,
     },
+    /// Takes all recipes at once into a library and into a member of a workspace, by `cargo patterns add`, and tests them there.
+    Together,
 }
 
 fn main() -> ExitCode {
@@ -75,5 +78,6 @@ fn run(arguments: &Arguments) -> Result<()> {
         Task::Generate { examples, check, force } => generate::command(&workspace, examples, *check, *force),
         Task::Check => check::command(&workspace),
         Task::Alone { recipes, full } => alone::command(&workspace, recipes, *full),
+        Task::Together => together::command(&workspace),
     }
 }
