@@ -55,6 +55,9 @@ fn cancellation_of_all_callers_leaves_no_task_and_no_batch() {
         let call = async move {
             let (loader, log) = doubling(&parts, TWO, TWO);
             let answers = join_all((0..7).map(|key| loader.load(key))).await;
+            drop(loader);
+            // Its task ends when it has its next turn.
+            sleep(MS).await;
             (answers, log)
         };
         Scene::new(call).returns_panics().check(move |ended| {
@@ -145,27 +148,23 @@ async fn cancellation_takes_the_key_out_at_any_time_before_its_batch() {
             sleep(MS).await;
             loader.load(3).await
         };
-        let answers = tokio::join!(biased(loader.load(0)), biased(loader.load(1)), impatient, biased(late));
+        let answers = tokio::join!(loader.load(0), loader.load(1), impatient, late);
         assert!(is_double(3, &answers.3));
-        let log = log.lock().unwrap();
-        // The second batch begins at 3 ms and ends at 6.
-        let expected: &[u32] = if gives_up < 3 { &[3] } else { &[2, 3] };
-        if gives_up != 3 {
-            assert_eq!(log[1..], [expected], "gave up after {gives_up} ms");
+        // The second batch begins at 3 ms and ends at 6. Who is first at that very moment is not what this is about.
+        if ![3, 6].contains(&gives_up) {
+            let expected: &[u32] = if gives_up < 3 { &[3] } else { &[2, 3] };
+            assert_eq!(log.lock().unwrap()[1..], [expected], "gave up after {gives_up} ms");
+            assert_eq!(answers.2.is_ok(), gives_up > 6);
         }
-        assert_eq!(answers.2.is_ok(), gives_up > 6 || log[1..] == [[2, 3]] && gives_up >= 6);
     }
-}
-
-async fn biased<T>(load: impl Future<Output = T>) -> T {
-    load.await
 }
 
 /// Callers on several threads that give up at random moments: each answer is right, and the limits hold.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn cancellation_on_several_threads_mixes_up_no_answer() {
     let (running, peak) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let own_peak = peak.clone();
+    let (own_peak, wrong) = (peak.clone(), Arc::new(AtomicUsize::new(0)));
+    let own_wrong = wrong.clone();
     struct Running(Arc<AtomicUsize>);
     impl Drop for Running {
         fn drop(&mut self) {
@@ -173,12 +172,12 @@ async fn cancellation_on_several_threads_mixes_up_no_answer() {
         }
     }
     let work = move |keys: Vec<usize>| {
-        let (running, peak) = (running.clone(), own_peak.clone());
+        let (running, peak, wrong) = (running.clone(), own_peak.clone(), own_wrong.clone());
         async move {
             peak.fetch_max(running.fetch_add(1, Relaxed) + 1, Relaxed);
             let _running = Running(running);
-            assert!(keys.len() <= 10);
-            assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len());
+            let different = keys.iter().collect::<HashSet<_>>().len();
+            wrong.fetch_add(usize::from(keys.len() > 10 || different < keys.len()), Relaxed);
             turns(keys[0] % 7).await;
             match keys[0] % 5 {
                 0 => Err("failed"),
@@ -196,7 +195,7 @@ async fn cancellation_on_several_threads_mixes_up_no_answer() {
                 for round in 0..500 {
                     let key = (caller * 31 + round * 7) % 90;
                     tokio::select! {
-                        answer = loader.load(key) => match answer.as_deref() {
+                        answer = loader.load(key) => match &answer {
                             Ok(value) => assert_eq!(*value, (key % 3 > 0).then_some(key + 1)),
                             Err(error) => assert!(!matches!(**error, LoadError::Stopped)),
                         },
@@ -217,7 +216,7 @@ async fn cancellation_on_several_threads_mixes_up_no_answer() {
         all = (all.0 + answered, all.1 + gave_up);
     }
     assert!(all.0 > 0 && all.1 > 0, "{all:?}: the test is to have both");
-    assert!(peak.load(Relaxed) <= 2);
+    assert!(peak.load(Relaxed) <= 2 && wrong.load(Relaxed) == 0);
     drop(loader);
     while Handle::current().metrics().num_alive_tasks() > 0 {
         yield_now().await;
@@ -368,13 +367,13 @@ proptest! {
             let start = Instant::now();
             let ms = Duration::from_millis;
             let made = calls.iter().map(|&(at, key, patience)| {
-                let loader = &loader;
+                let (loader, all) = (&loader, calls.len() as u64);
                 async move {
                     sleep(ms(at)).await;
                     match timeout(ms(patience), loader.load(key)).await {
                         Ok(answer) => assert_eq!(answer.unwrap(), (key % 4 > 0).then_some(2 * key)),
                         // Nobody waits longer than all batches of all calls take.
-                        Err(_) => assert!(patience <= 5 * calls.len() as u64 + 5),
+                        Err(_) => assert!(patience <= 5 * all + 5),
                     }
                 }
             });
