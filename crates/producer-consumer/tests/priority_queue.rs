@@ -140,7 +140,7 @@ fn cancellation_beside_a_close_keeps_nobody_waiting() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn cancellation_on_several_threads_loses_and_doubles_nothing() {
     const SENDERS: usize = 4;
-    const EACH: usize = 2_000;
+    const EACH: usize = 500;
     for capacity in [1, 7] {
         let queue = Arc::new(PriorityQueue::new(NonZeroUsize::new(capacity).unwrap(), 3));
         let counts: Arc<Vec<AtomicUsize>> =
@@ -299,7 +299,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (1..4_usize).prop_map(Step::Recv),
     ];
     let end = prop_oneof![1 => Just(None), 1 => Just(Some(Step::Close))];
-    (prop::collection::vec(step, 0..300), end).prop_map(|(mut steps, end)| {
+    (prop::collection::vec(step, 0..150), end).prop_map(|(mut steps, end)| {
         steps.extend(end);
         steps
     })
