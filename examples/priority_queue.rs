@@ -76,7 +76,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     };
     let (results, picture) = record("priority_queue", async {
         let reports = (1..=4).map(|number| (format!("report {number}"), 1, 0));
-        let clicks = (1..=12).map(|number| (format!("click {number}"), 0, 20 * (number - 1) + 5));
+        let clicks = (1..=12).map(|number| (format!("click {number}"), 0, 20 * (number - 1) + 15));
         let asked = reports
             .chain(clicks)
             .map(|(name, priority, after)| ask(name.clone(), priority, after).try_lane(name));
