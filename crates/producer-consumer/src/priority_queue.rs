@@ -182,6 +182,7 @@ mod tests {
                     None => break,
                 }
                 count += 1;
+                assert!(count <= overtaken, "priority {priority}, stride {stride}");
             }
             assert_eq!(count, overtaken, "priority {priority}, stride {stride}");
         }

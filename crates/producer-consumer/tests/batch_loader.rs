@@ -248,6 +248,40 @@ async fn backpressure_of_very_many_callers() {
     assert!(same.into_iter().all(|answer| answer.unwrap() == Some(7)));
 }
 
+/// While it takes in very many calls the loader's task gives way to others.
+#[tokio::test]
+async fn backpressure_of_very_many_calls_leaves_neighbours_their_turn() {
+    static HASHED: AtomicUsize = AtomicUsize::new(0);
+    #[derive(Clone, PartialEq, Eq)]
+    struct Key(usize);
+    impl std::hash::Hash for Key {
+        fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+            HASHED.fetch_add(1, Relaxed);
+            self.0.hash(state);
+        }
+    }
+    let begun = Arc::new(tokio::sync::Notify::new());
+    let own = begun.clone();
+    let work = move |_: Vec<Key>| {
+        own.notify_one();
+        std::future::pending::<Result<HashMap<Key, ()>, ()>>()
+    };
+    let loader = Arc::new(BatchLoader::new(NonZeroUsize::MAX, ONE, work));
+    let mut callers = tokio::task::JoinSet::new();
+    for key in 0..50_000 {
+        let loader = loader.clone();
+        callers.spawn(async move { loader.load(Key(key)).await.is_ok() });
+    }
+    let (mut longest, mut begins) = (0, std::pin::pin!(begun.notified()));
+    while begins.as_mut().now_or_never().is_none() {
+        let before = HASHED.load(Relaxed);
+        yield_now().await;
+        longest = longest.max(HASHED.load(Relaxed) - before);
+    }
+    // A search for those who gave up hashes each key once, and there is one at 32,768 callers.
+    assert!(longest < 60_000, "{longest} keys were hashed in one turn");
+}
+
 /// Callers that are not polled hold up nobody.
 #[tokio::test(start_paused = true)]
 async fn backpressure_does_not_depend_on_callers_being_polled() {

@@ -56,7 +56,7 @@ fn scene_of<K: std::hash::Hash + Eq + Clone + 'static>(
     let other = sender.clone();
     let send = async move {
         for item in 0..9_u64 {
-            sleep((item % 3) as u32 * MS).await;
+            sleep((2 * item % 5) as u32 * MS).await;
             sender.send(item).unwrap();
         }
     };
@@ -105,11 +105,14 @@ fn cancellation_of_a_woken_recv_keeps_item_and_end() {
         let send = async move {
             sleep(MS).await;
             sender.send(1).unwrap();
+            // The end, which wakes too, comes later.
+            sleep(2 * Duration::from_secs(60)).await;
         };
         #[allow(clippy::await_holding_refcell_ref, reason = "the other one is gone by then")]
         let late = async move {
             sleep(Duration::from_secs(60)).await;
-            let mut receiver = receiver.borrow_mut();
+            let mut receiver =
+                receiver.try_borrow_mut().expect("the subject has received it, or was dropped");
             while let Some(received) = receiver.recv().await {
                 rest.borrow_mut().push(received);
             }
