@@ -45,9 +45,7 @@ async fn slow(keys: Vec<usize>) -> Found {
 async fn all<F: Future<Output = ()> + Send + 'static>(
     n: usize,
     load: impl Fn(usize) -> F + Clone + Send + 'static,
-) where
-    F: Send,
-{
+) {
     let callers = (0..CALLERS).map(|caller| {
         let load = load.clone();
         async move {

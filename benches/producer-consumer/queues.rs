@@ -244,7 +244,7 @@ async fn by_lossy_queue(n: usize, overflow: Overflow) {
         }
         received + receiver.lost() as usize
     };
-    let seen = in_bursts(n, move |item| drop(sender.send(item)), receive).await;
+    let seen = in_bursts(n, move |item| _ = sender.send(item), receive).await;
     assert_eq!(seen, n);
 }
 
@@ -260,7 +260,7 @@ async fn by_broadcast(n: usize) {
             }
         }
     };
-    let seen = in_bursts(n, move |item| drop(sender.send(item)), receive).await;
+    let seen = in_bursts(n, move |item| _ = sender.send(item), receive).await;
     assert_eq!(seen, n);
 }
 
@@ -273,7 +273,7 @@ async fn by_force_send(n: usize) {
         }
         received
     };
-    in_bursts(n, move |item| drop(sender.force_send(item)), receive).await;
+    in_bursts(n, move |item| _ = sender.force_send(item), receive).await;
 }
 
 /// The end is told by an item without a number.
@@ -320,7 +320,7 @@ async fn by_latest_queue(n: usize) {
         }
         received + receiver.lost() as usize
     };
-    let seen = in_bursts(n, move |item| drop(sender.send(item)), receive).await;
+    let seen = in_bursts(n, move |item| _ = sender.send(item), receive).await;
     assert_eq!(seen, n);
 }
 

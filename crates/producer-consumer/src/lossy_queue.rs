@@ -177,10 +177,10 @@ fn lock<T, K>(state: &Mutex<State<T, K>>) -> MutexGuard<'_, State<T, K>> {
 
 impl<T, K: Hash + Eq> State<T, K> {
     /// The front item, and its keys, which the caller drops without the lock.
-    fn pop(&mut self) -> Option<(Received<T>, (Option<K>, Option<(K, u64)>))> {
+    fn pop(&mut self) -> Option<(Received<T>, [Option<K>; 2])> {
         let place = self.queue.front()?.0.as_ref().and_then(|key| self.places.remove_entry(key));
         self.left += 1;
-        self.queue.pop_front().map(|(key, received)| (received, (key, place)))
+        self.queue.pop_front().map(|(key, received)| (received, [key, place.map(|(copy, _)| copy)]))
     }
 }
 
