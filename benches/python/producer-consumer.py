@@ -1,6 +1,7 @@
 """The jobs of benches/producer-consumer.rs in asyncio. `producer-consumer.py asyncio|uvloop JOB NUMBER...` prints seconds."""
 
 import asyncio
+import collections
 import statistics
 import sys
 import time
@@ -102,6 +103,82 @@ async def batcher(n, size):
         taken += len(batch)
     await sending
     assert taken == n
+
+
+class Loader:
+    """At most four batches of 64 keys at a time; what is asked for meanwhile goes into the next one."""
+
+    def __init__(self, work):
+        self.work, self.waiting, self.running = work, {}, 0
+
+    async def load(self, key):
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self.waiting.setdefault(key, []).append(future)
+        if self.running < 4:
+            self.running += 1
+            loop.create_task(self.run())
+        return await future
+
+    async def run(self):
+        while self.waiting:
+            keys = [key for key, _ in zip(self.waiting, range(64))]
+            callers = {key: self.waiting.pop(key) for key in keys}
+            found = await self.work(keys)
+            for key, futures in callers.items():
+                for future in futures:
+                    if not future.done():
+                        future.set_result(found.get(key))
+        self.running -= 1
+
+
+async def batch_loader(n, callers):
+    async def work(keys):
+        await asyncio.sleep(0)
+        return {key: key for key in keys}
+
+    loader = Loader(work)
+
+    async def caller(first):
+        for key in range(first, n, callers):
+            assert await loader.load(key) == key
+
+    await asyncio.gather(*(caller(first) for first in range(callers)))
+
+
+async def priority_queue(n):
+    items = asyncio.PriorityQueue(maxsize=1024)
+
+    async def send():
+        for item in range(n):
+            await items.put((item % 4, item))
+
+    sending = asyncio.ensure_future(send())
+    for _ in range(n):
+        await items.get()
+    await sending
+
+
+async def lossy_queue(n, capacity):
+    items, filled = collections.deque(maxlen=capacity), asyncio.Event()
+
+    async def receive():
+        while True:
+            if not items:
+                filled.clear()
+                await filled.wait()
+            if items.popleft() is None:
+                return
+
+    receiving = asyncio.ensure_future(receive())
+    for item in range(n):
+        items.append(item)
+        filled.set()
+        if item % (2 * capacity) == 2 * capacity - 1:
+            await asyncio.sleep(0)
+    items.append(None)
+    filled.set()
+    await receiving
 
 
 async def measure(job, numbers):
