@@ -136,43 +136,37 @@ async fn main() -> anyhow::Result<ExitCode> {
 async fn costs(changes: u64) {
     let build = if cfg!(debug_assertions) { ", in an unoptimised build" } else { "" };
     println!("64 tasks, {changes} changes each, on one thread{build}:");
-    let atomic = Arc::new(AtomicU64::new(0));
-    let count = async |count: Arc<AtomicU64>| _ = count.fetch_add(1, Ordering::Relaxed);
-    tell("atomic", "one number", time(&atomic, changes, count).await);
-    let shared = Arc::new(Shared::new(0_u64));
-    let count = async |count: Arc<Shared<u64>>| _ = count.with(|count| *count += 1);
-    tell("Shared", "several values, changed without an await", time(&shared, changes, count).await);
-    let mutex = Arc::new(Mutex::new(0_u64));
-    let count = async |count: Arc<Mutex<u64>>| *count.lock().await += 1;
-    tell("tokio's mutex", "the change must await", time(&mutex, changes, count).await);
+    let count = |count: Arc<AtomicU64>| async move { _ = count.fetch_add(1, Ordering::Relaxed) };
+    tell("atomic", "one number", time(AtomicU64::new(0), changes, count).await);
+    let count = |count: Arc<Shared<u64>>| async move { _ = count.with(|count| *count += 1) };
+    tell("Shared", "values that belong together, no await", time(Shared::new(0), changes, count).await);
+    let count = |count: Arc<Mutex<u64>>| async move { *count.lock().await += 1 };
+    tell("tokio's mutex", "a change that must await", time(Mutex::new(0), changes, count).await);
     let (sender, mut inbox) = mpsc::channel::<u64>(64);
-    let actor = tokio::spawn(async move {
-        let mut sum = 0;
-        while let Some(more) = inbox.recv().await {
-            sum += more;
-        }
-        sum
-    });
-    let sender = Arc::new(sender);
-    let count = async |sender: Arc<mpsc::Sender<u64>>| _ = sender.send(1).await;
-    tell("actor", "the state has a life of its own", time(&sender, changes, count).await);
-    drop(sender);
-    // It was neither aborted, nor did it panic.
+    let actor = tokio::spawn(async move { while inbox.recv().await.is_some() {} });
+    let count = |sender: Arc<mpsc::Sender<u64>>| async move { _ = sender.send(1).await };
+    tell("actor", "state with a life of its own", time(sender, changes, count).await);
+    // The last sender is gone. It was neither aborted, nor did it panic.
     let _ = actor.await;
 }
 
 /// Nanoseconds for each change.
-async fn time<S>(state: &Arc<S>, changes: u64, change: impl AsyncFn(Arc<S>)) -> u128 {
-    let start = Instant::now();
-    let task = async || {
+async fn time<S, F>(state: S, changes: u64, change: fn(Arc<S>) -> F) -> u128
+where
+    S: Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (state, start) = (Arc::new(state), Instant::now());
+    let task = |state: Arc<S>| async move {
         for _ in 0..changes {
             change(state.clone()).await;
         }
     };
-    futures::future::join_all((0..64).map(|_| task())).await;
+    let tasks: Vec<_> = (0..64).map(|_| tokio::spawn(task(state.clone()))).collect();
+    futures::future::join_all(tasks).await;
     start.elapsed().as_nanos() / u128::from(64 * changes)
 }
 
 fn tell(way: &str, when: &str, nanos: u128) {
-    println!("{way:14} {nanos:>5} ns  right when: {when}");
+    println!("{way:14} {nanos:>5} ns  right for {when}");
 }

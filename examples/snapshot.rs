@@ -16,7 +16,7 @@ use futures::future::try_join_all;
 use locks::{Shared, Snapshot};
 use reqwest::{Client, Response};
 use support::api::Api;
-use support::lanes::{LaneExt, PictureArgs, record, waiting};
+use support::lanes::{LaneExt, PictureArgs, level, record, waiting};
 use tokio::fs;
 use tokio::time::{interval, sleep};
 
@@ -85,7 +85,7 @@ async fn main() -> anyhow::Result<ExitCode> {
                 continue;
             }
             match parse(&text) {
-                Ok(new) => _ = config.write().await.publish(new),
+                Ok(new) => level("version", config.write().await.publish(new).version as usize),
                 Err(error) => println!("not loaded: {error:#}"),
             }
             last = text;
@@ -115,6 +115,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         }
     };
     let (result, picture) = record("snapshot", async {
+        level("version", config.get().version as usize);
         let workers = (1..=args.workers.get()).map(|number| work().try_lane(format!("worker {number}")));
         let (edit, reload) = (edit.try_lane("editor"), reload.try_lane("reloader"));
         let all =
