@@ -81,8 +81,11 @@ impl<T> Condition<T> {
     ///
     /// [`Unusable`], and then `change` was not called.
     pub fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> Result<R, Unusable> {
-        let _wake = Wake(Some(&self.changed));
-        self.value.with(change)
+        let mut wake = Wake(None);
+        self.value.with(|value| {
+            wake.0 = Some(&self.changed);
+            change(value)
+        })
     }
 
     /// Puts `value` in the place of the old one, as [`Shared::replace`] does, and wakes all who wait.
@@ -91,8 +94,9 @@ impl<T> Condition<T> {
     ///
     /// [`Unusable::Reentered`] only.
     pub fn replace(&self, value: T) -> Result<T, Unusable> {
-        let _wake = Wake(Some(&self.changed));
-        self.value.replace(value)
+        let old = self.value.replace(value)?;
+        self.changed.notify_waiters();
+        Ok(old)
     }
 
     /// What `act` returned, if the value was ready for it.
@@ -116,7 +120,7 @@ impl<T> Condition<T> {
 }
 
 /// Wakes all who wait when it is dropped, which is after the lock was freed: also when a change panicked, for they are then
-/// refused instead of waiting for ever.
+/// refused instead of waiting for ever. Who was refused has changed nothing, and wakes nobody.
 struct Wake<'a>(Option<&'a Notify>);
 
 impl Drop for Wake<'_> {

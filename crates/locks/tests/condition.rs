@@ -162,6 +162,29 @@ async fn backpressure_a_change_for_all_is_one_look_each() {
     assert_eq!(LOOKS.load(Ordering::Relaxed), 2 * WAITERS);
 }
 
+/// A look that asks for the value which it holds is refused, and wakes nobody: two of them would wake each other for ever.
+#[tokio::test(start_paused = true)]
+async fn errors_in_a_look_wake_nobody() {
+    let value = Arc::new(Condition::new(0));
+    let look = |value: Arc<Condition<i32>>| async move {
+        let mut looks = 0;
+        let ready = |_: &i32| {
+            looks += 1;
+            assert_eq!(value.change(|value| *value += 1), Err(Unusable::Reentered));
+            assert_eq!(value.replace(7), Err(Unusable::Reentered));
+            looks == 2
+        };
+        value.when(ready, |value| *value).await
+    };
+    let tasks = [tokio::spawn(look(value.clone())), tokio::spawn(look(value.clone()))];
+    // The clock goes on when all wait.
+    sleep(Duration::from_millis(1)).await;
+    value.change(|value| *value = 1).unwrap();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), Ok(1));
+    }
+}
+
 /// A loop over a value that is always ready gives other tasks their turn.
 #[tokio::test]
 async fn backpressure_a_loop_of_steps_yields() {
