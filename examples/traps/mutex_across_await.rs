@@ -27,13 +27,13 @@ pub struct StillLocked;
 /// Waits for the lock by keeping the thread, as `lock()` does, but gives up at last.
 fn lock(counter: &Mutex<u32>) -> Result<MutexGuard<'_, u32>, StillLocked> {
     let start = Instant::now();
-    while start.elapsed() < PATIENCE {
-        if let Ok(guard) = counter.try_lock() {
-            return Ok(guard);
+    loop {
+        match counter.try_lock() {
+            Ok(guard) => return Ok(guard),
+            Err(_) if start.elapsed() > PATIENCE => return Err(StillLocked),
+            Err(_) => std::thread::yield_now(),
         }
-        std::thread::yield_now();
     }
-    Err(StillLocked)
 }
 
 /// Saves the new count, which takes 10 ms.
