@@ -2,7 +2,7 @@
 //!
 //! ```console
 //! cargo run --example shared_state
-//! cargo run --example shared_state -- --pages 12 --changes 10000
+//! cargo run --example shared_state -- --pages 12 --changes 1000
 //! ```
 
 use std::process::ExitCode;
@@ -28,8 +28,8 @@ struct Args {
     /// Pages to download at once
     #[arg(long, default_value = "6", value_parser = clap::value_parser!(u64).range(1..=100))]
     pages: u64,
-    /// Changes by each of 64 tasks, when the cost is measured
-    #[arg(long, default_value = "200", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    /// Changes by each of 64 tasks in each of ten rounds, when the cost is measured
+    #[arg(long, default_value = "20", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     changes: u64,
     #[command(flatten)]
     picture: PictureArgs,
@@ -150,21 +150,26 @@ async fn costs(changes: u64) {
     let _ = actor.await;
 }
 
-/// Nanoseconds for each change.
+/// Nanoseconds for each change, in the quickest of ten rounds.
 async fn time<S, F>(state: S, changes: u64, change: fn(Arc<S>) -> F) -> u128
 where
     S: Send + Sync + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    let (state, start) = (Arc::new(state), Instant::now());
+    let state = Arc::new(state);
     let task = |state: Arc<S>| async move {
         for _ in 0..changes {
             change(state.clone()).await;
         }
     };
-    let tasks: Vec<_> = (0..64).map(|_| tokio::spawn(task(state.clone()))).collect();
-    futures::future::join_all(tasks).await;
-    start.elapsed().as_nanos() / u128::from(64 * changes)
+    let mut quickest = Duration::MAX;
+    for _ in 0..10 {
+        let start = Instant::now();
+        let tasks: Vec<_> = (0..64).map(|_| tokio::spawn(task(state.clone()))).collect();
+        futures::future::join_all(tasks).await;
+        quickest = quickest.min(start.elapsed());
+    }
+    quickest.as_nanos() / u128::from(64 * changes)
 }
 
 fn tell(way: &str, when: &str, nanos: u128) {
