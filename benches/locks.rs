@@ -1,8 +1,15 @@
 //! The locks family beside its peers: see `benches/lib.rs` for how to run it.
 
+#[path = "locks/shared_state.rs"]
+mod shared_state;
+#[path = "locks/waiting.rs"]
+mod waiting;
+
 use benches::Bench;
 
 fn main() {
-    let bench = Bench::new("locks", &["tokio"]);
+    let mut bench = Bench::new("locks", &["arc-swap", "tokio"]);
+    shared_state::tables(&mut bench);
+    waiting::tables(&mut bench);
     bench.finish();
 }

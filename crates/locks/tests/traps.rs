@@ -7,3 +7,61 @@
     unreachable_pub,
     reason = "an example is a program: it has a `main`, which no test calls"
 )]
+
+use std::time::Duration;
+
+#[path = "../../../examples/traps/futurelock.rs"]
+mod futurelock;
+#[path = "../../../examples/traps/lost_wakeup.rs"]
+mod lost_wakeup;
+#[path = "../../../examples/traps/mutex_across_await.rs"]
+mod mutex_across_await;
+#[path = "../../../examples/traps/mutex_held_across_io.rs"]
+mod mutex_held_across_io;
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// The second call keeps the only thread, which the first needs to free the lock: no machine is fast enough.
+#[tokio::test]
+async fn a_guard_across_an_await_stops_the_thread() {
+    assert_eq!(mutex_across_await::wrong().await, [Ok(()), Err(mutex_across_await::StillLocked)]);
+}
+
+#[tokio::test]
+async fn a_closure_frees_the_lock_before_the_await() {
+    assert_eq!(mutex_across_await::right().await, [Ok(()), Ok(())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_held_across_io_lets_one_request_run_at_a_time() {
+    assert_eq!(mutex_held_across_io::wrong().await, ms(8 * 50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_held_before_and_after_io_lets_all_run() {
+    assert_eq!(mutex_held_across_io::right().await, ms(50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_look_and_then_listen_loses_the_wake_up() {
+    assert!(lost_wakeup::wrong().await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_listen_and_then_look_loses_none() {
+    assert_eq!(lost_wakeup::right().await.ok(), Some(ms(10)));
+    assert_eq!(lost_wakeup::recipe().await.ok(), Some(ms(10)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_future_that_is_kept_and_not_polled_keeps_its_place_in_line() {
+    assert!(futurelock::wrong().await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_future_that_is_polled_or_dropped_does_not() {
+    assert!(futurelock::right().await.is_ok());
+    assert!(futurelock::dropped().await.is_ok());
+}
