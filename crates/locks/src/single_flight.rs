@@ -120,7 +120,10 @@ impl<K, T> Default for SingleFlight<K, T> {
 }
 
 async fn fly<K: Eq + Hash, T>(mut flight: Flight<K, T>, work: impl Future<Output = T>) {
-    // The block drops the work where a panic of its drop is caught too.
+    #[allow(
+        clippy::redundant_async_block,
+        reason = "it drops the work where a panic of its drop is caught too"
+    )]
     let mut work = pin!(AssertUnwindSafe(async { work.await }).catch_unwind());
     loop {
         tokio::select! {
@@ -262,9 +265,9 @@ mod tests {
         let flights = SingleFlight::<_, ()>::new();
         let call =
             || flights.run(1, async { sleep(Duration::from_millis(1)).map(|()| panic!("no {}", 7)).await });
-        let panicked = Err(NoAnswer::Panicked("no 7".into()));
-        assert_eq!(tokio::join!(call(), call()), (panicked.clone(), panicked.clone()));
-        assert_eq!(panicked.unwrap_err().to_string(), "the shared work panicked: no 7");
+        let panicked = NoAnswer::Panicked("no 7".into());
+        assert_eq!(panicked.to_string(), "the shared work panicked: no 7");
+        assert_eq!(tokio::join!(call(), call()), (Err(panicked.clone()), Err(panicked)));
         assert_eq!(flights.run(1, async {}).await, Ok(()));
     }
 
