@@ -1,8 +1,12 @@
 //! The locks family beside its peers: see `benches/lib.rs` for how to run it.
 
+#[path = "locks/calls.rs"]
+mod calls;
+
 use benches::Bench;
 
 fn main() {
-    let bench = Bench::new("locks", &["tokio"]);
+    let mut bench = Bench::new("locks", &["futures", "tokio"]);
+    calls::tables(&mut bench);
     bench.finish();
 }

@@ -63,7 +63,7 @@ impl Request<Account> for Book {
             account.balance = balance;
             Ok(balance)
         };
-        write.try_lane(format!("book {}", self.0)).await
+        write.try_lane(format!("booking {}", self.0)).await
     }
 }
 

@@ -39,7 +39,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let api = Api::start().await.context("cannot start the local server")?;
     // An error means that a cryptography provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let (client, url) = (Client::new(), api.url("/users/7?latency=60"));
+    let (client, url) = (Client::new(), api.url("/users/7?latency=100"));
 
     let flights = SingleFlight::new();
     let ask = async |patience: Duration| {
@@ -49,12 +49,18 @@ async fn main() -> anyhow::Result<ExitCode> {
     };
     let (answers, picture) = record("single_flight", async {
         // The first to come starts the work, and leaves before its end.
-        let callers = (1..=args.callers.get()).map(|number| {
-            let patience = Duration::from_millis(if number == 1 { 20 } else { 10_000 });
+        let shown = (1..=args.callers.get().min(4)).map(|number| {
+            let patience = Duration::from_millis(if number == 1 { 40 } else { 10_000 });
             ask(patience).try_lane(format!("caller {number}"))
         });
+        let crowd = (5..=args.callers.get()).map(|_| ask(Duration::from_secs(10)));
+        let callers = async {
+            let (mut answers, others) = tokio::join!(join_all(shown), join_all(crowd).lane("all the others"));
+            answers.extend(others);
+            answers
+        };
         tokio::select! {
-            answers = join_all(callers) => Some(answers),
+            answers = callers => Some(answers),
             Ok(()) = tokio::signal::ctrl_c() => None,
         }
     })

@@ -1,17 +1,29 @@
-use std::sync::{Arc, Mutex};
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::task::{LocalSet, spawn_local, yield_now};
 
 #[tokio::main]
 async fn main() {
-    let total = Arc::new(Mutex::new(0));
-    let added = total.clone();
-    let task = tokio::spawn(async move {
-        {
-            let mut total = added.lock().unwrap();
-            *total += 1;
-        } // the guard ends before the await
-        tokio::task::yield_now().await;
-        *added.lock().unwrap() += 1;
+    // A type that may move between threads;
+    let shared = tokio::spawn(async {
+        let name = Arc::new(String::from("anna"));
+        yield_now().await;
+        name.len()
     });
-    task.await.unwrap();
-    assert_eq!(*total.lock().unwrap(), 2);
+    // or a value whose block ends before the await: `drop(name)` is enough too;
+    let ended = tokio::spawn(async {
+        let length = { Rc::new(String::from("anna")).len() };
+        yield_now().await;
+        length
+    });
+    // or a task that stays on its thread.
+    let local = LocalSet::new().run_until(async {
+        let task = spawn_local(async {
+            let name = Rc::new(String::from("anna"));
+            yield_now().await;
+            name.len()
+        });
+        task.await.unwrap()
+    });
+    assert_eq!((shared.await.unwrap(), ended.await.unwrap(), local.await), (4, 4, 4));
 }

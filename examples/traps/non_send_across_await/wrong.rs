@@ -1,15 +1,11 @@
-use std::sync::{Arc, Mutex};
+use std::rc::Rc;
 
 #[tokio::main]
 async fn main() {
-    let total = Arc::new(Mutex::new(0));
-    let added = total.clone();
-    let task = tokio::spawn(async move {
-        let mut total = added.lock().unwrap();
-        *total += 1;
-        tokio::task::yield_now().await; // the guard is alive here
-        *total += 1;
+    let task = tokio::spawn(async {
+        let name = Rc::new(String::from("anna"));
+        tokio::task::yield_now().await; // `name` is used after it, so it is kept
+        name.len()
     });
-    task.await.unwrap();
-    assert_eq!(*total.lock().unwrap(), 2);
+    assert_eq!(task.await.unwrap(), 4);
 }
