@@ -229,6 +229,22 @@ async fn cancellation_in_odd_orders() {
     assert_eq!(second.await, Err(AskError::NotBegun));
 }
 
+/// As the documentation warns; the limit of `stop` ends it.
+#[tokio::test(start_paused = true)]
+async fn cancellation_of_an_actor_that_asks_itself() {
+    struct Itself(Address<()>);
+    impl Request<()> for Itself {
+        type Reply = ();
+        async fn handle(self, (): &mut ()) {
+            let _ = self.0.ask(Nothing).await;
+        }
+    }
+    let actor = Actor::start((), capacity(1));
+    let (address, limit) = (actor.address(), Duration::from_secs(3600));
+    assert!(timeout(limit, address.ask(Itself(address.clone()))).await.is_err());
+    assert_eq!(actor.stop(limit).await, Err(StopError::Late(limit)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn order_of_a_hundred_thousand_callers() {
     struct Next;

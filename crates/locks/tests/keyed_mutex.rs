@@ -93,6 +93,30 @@ async fn cancellation_of_everything_in_odd_orders() {
     assert_eq!(looker.keys_in_use(), 0);
 }
 
+/// Two keys in two orders wait for each other, in one order they do not.
+#[tokio::test(start_paused = true)]
+async fn order_of_two_keys_is_up_to_the_caller() {
+    let mutex = KeyedMutex::new();
+    let both = async |first, second| {
+        let _first = mutex.lock(first).await;
+        sleep(Duration::from_millis(1)).await;
+        let _second = mutex.lock(second).await;
+    };
+    let hour = Duration::from_secs(3600);
+    assert!(timeout(hour, async { tokio::join!(both("a", "b"), both("b", "a")) }).await.is_err());
+    assert_eq!(mutex.keys_in_use(), 0);
+    assert!(timeout(hour, async { tokio::join!(both("a", "b"), both("a", "b")) }).await.is_ok());
+}
+
+/// A guard that is given no name is gone at once, and whoever has one waits for itself.
+#[tokio::test(start_paused = true)]
+async fn order_of_a_guard_without_a_name() {
+    let mutex = KeyedMutex::new();
+    let _ = mutex.lock("a").await;
+    let _guard = mutex.lock("a").await;
+    assert!(timeout(Duration::from_secs(3600), mutex.lock("a")).await.is_err());
+}
+
 /// A key whose clone and drop use the mutex themselves.
 #[tokio::test]
 async fn panics_and_deadlocks_are_none_when_a_key_uses_the_mutex() {

@@ -289,6 +289,35 @@ async fn order_of_work_that_calls_for_other_keys() {
     assert_eq!(flights.in_flight(), 0);
 }
 
+/// Who joins gets an answer that may be from before; who makes the version part of the key does not.
+#[tokio::test(start_paused = true)]
+async fn order_of_a_change_while_the_work_runs() {
+    let (flights, value) = (SingleFlight::new(), Arc::new(AtomicUsize::new(0)));
+    let read = |version: usize| {
+        let value = value.clone();
+        flights.run(version, async move {
+            let seen = value.load(Ordering::Relaxed);
+            sleep(Duration::from_millis(1)).await;
+            seen
+        })
+    };
+    let mut before = Box::pin(read(0));
+    assert!(poll!(&mut before).is_pending());
+    yield_now().await;
+    value.store(1, Ordering::Relaxed);
+    assert_eq!(tokio::join!(read(0), read(1), before), (Ok(0), Ok(1), Ok(0)));
+}
+
+/// As the documentation warns.
+#[tokio::test(start_paused = true)]
+async fn cancellation_never_reaches_work_that_waits_for_itself() {
+    let flights = SingleFlight::<_, ()>::new();
+    let inner = flights.clone();
+    let work = async move { drop(inner.run(1, async {}).await) };
+    assert!(timeout(Duration::from_secs(3600), flights.run(1, work)).await.is_err());
+    assert_eq!(flights.in_flight(), 1);
+}
+
 /// A hundred thousand callers of one key, half of which leave.
 #[tokio::test(start_paused = true)]
 async fn memory_of_a_crowd() {
