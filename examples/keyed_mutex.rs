@@ -47,7 +47,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     // Each order is a future of its own: without the lock, those of one user could arrive in any order.
     let names: Vec<&'static str> = args.users.iter().map(|user| &*user.clone().leak()).collect();
     let orders = names.iter().enumerate();
-    let orders = orders.map(|(at, user)| order(at + 1, user).try_lane(format!("order of {user} {}", at + 1)));
+    let orders = orders.map(|(at, user)| order(at + 1, user).try_lane(format!("order {} of {user}", at + 1)));
     let (results, picture) = record("keyed_mutex", async {
         tokio::select! {
             results = join_all(orders) => Some(results),

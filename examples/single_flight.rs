@@ -1,5 +1,7 @@
 //! A thousand callers ask for the same page at once. The server is asked once, though the first caller leaves midway.
 //!
+//! The picture varies with the time that it takes to start them all.
+//!
 //! ```console
 //! cargo run --example single_flight
 //! cargo run --example single_flight -- --callers 20
