@@ -17,7 +17,8 @@ async fn main() {
         length
     });
     // or a task that stays on its thread.
-    let local = LocalSet::new().run_until(async {
+    let set = LocalSet::new();
+    let local = set.run_until(async {
         let task = spawn_local(async {
             let name = Rc::new(String::from("anna"));
             yield_now().await;
