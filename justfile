@@ -12,6 +12,10 @@ lint:
 test:
     .ci/run test
 
+# recipes on a model of tokio that chooses who runs next
+interleavings:
+    .ci/run interleavings
+
 # each recipe copied into an empty project, with exactly its features and with one of them taken away, and all at once
 alone:
     .ci/run alone

@@ -4,6 +4,7 @@ import asyncio
 import statistics
 import sys
 import time
+from contextlib import asynccontextmanager
 
 ENOUGH = 0.3  # seconds of measuring, and at least one run
 
@@ -101,6 +102,88 @@ async def barrier(tasks, rounds):
             await meeting.wait()
 
     await asyncio.gather(*(task() for _ in range(tasks)))
+
+
+class KeyedLock:
+    def __init__(self):
+        self.keys = {}
+
+    @asynccontextmanager
+    async def hold(self, key):
+        lock, users = self.keys.get(key) or (asyncio.Lock(), 0)
+        self.keys[key] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self.keys.pop(key)
+            if users > 1:
+                self.keys[key] = lock, users - 1
+
+
+async def keyed_mutex(tasks, calls, keys):
+    locks = KeyedLock()
+
+    async def task(number):
+        for _ in range(calls):
+            async with locks.hold(number % keys):
+                if keys == 1:
+                    await asyncio.sleep(0)
+
+    await asyncio.gather(*(task(number) for number in range(tasks)))
+
+
+class SingleFlight:
+    def __init__(self):
+        self.flights = {}
+
+    async def run(self, key, work):
+        flight = self.flights.get(key)
+        if flight is None:
+            task = asyncio.create_task(work())
+            task.add_done_callback(lambda _: self.flights.pop(key))
+            flight = self.flights[key] = [task, 0]
+        flight[1] += 1
+        try:
+            return await asyncio.shield(flight[0])
+        finally:
+            flight[1] -= 1
+            if flight[1] == 0:
+                flight[0].cancel()
+
+
+async def single_flight(callers):
+    flights = SingleFlight()
+
+    async def work():
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return 7
+
+    await asyncio.gather(*(flights.run(0, work) for _ in range(callers)))
+
+
+async def actor(callers, calls, pending):
+    queue, sum = asyncio.Queue(64), 0
+
+    async def work():
+        nonlocal sum
+        while True:
+            amount, reply = await queue.get()
+            if pending:
+                await asyncio.sleep(0)
+            sum += amount
+            reply.set_result(sum)
+
+    async def caller():
+        for _ in range(calls):
+            reply = asyncio.get_running_loop().create_future()
+            await queue.put((1, reply))
+            await reply
+
+    task = asyncio.create_task(work())
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    task.cancel()
 
 
 async def measure(job, numbers):

@@ -10,6 +10,10 @@
 
 use std::time::Duration;
 
+#[path = "../../../examples/traps/closed_semaphore.rs"]
+mod closed_semaphore;
+#[path = "../../../examples/traps/forgotten_await.rs"]
+mod forgotten_await;
 #[path = "../../../examples/traps/futurelock.rs"]
 mod futurelock;
 #[path = "../../../examples/traps/lost_wakeup.rs"]
@@ -64,4 +68,30 @@ async fn a_future_that_is_kept_and_not_polled_keeps_its_place_in_line() {
 async fn a_future_that_is_polled_or_dropped_does_not() {
     assert!(futurelock::right().await.is_ok());
     assert!(futurelock::dropped().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_semaphore_tells_nobody() {
+    assert_eq!(closed_semaphore::wrong().await, ["still waits"; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_semaphore_tells_all_who_wait() {
+    assert_eq!(closed_semaphore::right().await, ["told to end"; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_ends_with_the_last_clone_of_its_sender() {
+    assert_eq!(closed_semaphore::channel().await, (true, Some(7), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_awaited_does_not_happen() {
+    assert_eq!(forgotten_await::wrong().await, ["awaited"]);
+    assert_eq!(forgotten_await::silent(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_awaited_happens() {
+    assert_eq!(forgotten_await::right().await, ["called", "in a block", "awaited"]);
 }

@@ -9,6 +9,8 @@
 
 #[cfg(feature = "api")]
 pub mod api;
+#[cfg(doctest)]
+mod compile_errors;
 #[cfg(feature = "lanes")]
 pub mod lanes;
 #[cfg(feature = "sweep")]
