@@ -8,7 +8,7 @@
 //! | Order | acquire, body, release; the release is awaited before the call returns |
 //! | Errors | of the body and of the release are both in [`Failed`]; what the caller cannot get is in the owner's report |
 //! | Cancellation | during acquire: its future is dropped, so it must not leave anything behind when it is; during the body: the body is dropped, and the owner runs the release; during the release: it goes on at the owner. A runtime that ends first drops the resource: [`Failure::Lost`] |
-//! | Panics | a panic of the body is the caller's, after the release; one of the release is the caller's, and what the body returned or panicked with goes to the owner |
+//! | Panics | a panic of the body is the caller's, after the release; one of the release is the caller's, and the body's failure goes to the owner |
 //! | Memory | one allocation for the release, and a task when the caller is dropped |
 //! | Backpressure | none: limit where the resource comes from |
 //! | Clock | none of its own |
@@ -34,17 +34,17 @@ use std::panic::resume_unwind;
 
 use super::shield::{AnyError, Failure, Owner, caught, shield};
 
-/// What failed.
+/// What failed. An error that tells its causes when it is shown by `{:#}`, such as anyhow's, tells them here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failed<T, E> {
     /// There is no resource, so neither the body nor the release ran.
-    #[error("cannot acquire: {0}")]
+    #[error("cannot acquire: {0:#}")]
     Acquire(E),
     /// The body failed; the release did not.
-    #[error("{0}")]
+    #[error("{0:#}")]
     Body(E),
     /// The body succeeded; the release failed.
-    #[error("cannot release: {error}")]
+    #[error("cannot release: {error:#}")]
     Release {
         /// What the body returned.
         output: T,
@@ -52,7 +52,7 @@ pub enum Failed<T, E> {
         error: E,
     },
     /// Both failed.
-    #[error("{body}; then it could not be released: {release}")]
+    #[error("{body:#}; then it could not be released: {release:#}")]
     Both {
         /// The body's error.
         body: E,

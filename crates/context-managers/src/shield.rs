@@ -151,9 +151,9 @@ impl Owner {
     }
 }
 
-/// Runs `future` and returns its panic as a value. It is dropped before this returns, so a panic of its drop is one too.
+/// Runs `future` and returns its panic as a value.
 pub(super) async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
-    AssertUnwindSafe(async move { future.await }).catch_unwind().await
+    AssertUnwindSafe(future).catch_unwind().await
 }
 
 /// A section that has begun. Dropped before its end, it goes to the owner.

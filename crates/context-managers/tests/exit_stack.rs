@@ -1,9 +1,10 @@
 //! `ExitStack` is closed, dropped and broken at every point: each cleanup runs once, in order, and each failure is heard of.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use context_managers::{ExitStack, Failure, Owner, bracket};
+use context_managers::{ExitStack, Failed, Failure, Owner, Unclean, bracket};
 use futures::poll;
 use proptest::prelude::*;
 use support::sweep::{Ended, Fault, Scene, sweep};
@@ -101,6 +102,39 @@ fn cancellation_of_a_stack_in_a_bracket() {
         })
     });
     assert!(report.points >= 9, "{report}");
+}
+
+// ANCHOR: bracket
+/// Awaited after an error, a panic or success; taken over in this order when the call is dropped.
+async fn in_a_bracket(owner: &Owner, log: &Log) -> Result<(), Failed<(), Unclean>> {
+    let body = async |stack: &mut ExitStack| {
+        for (number, name) in ["folder", "database in the folder"].into_iter().enumerate() {
+            let log = log.clone();
+            stack.push(name, async move { Ok::<_, Infallible>(log.lock().unwrap().push(number)) });
+        }
+        Ok(())
+    };
+    bracket(owner, async { Ok(ExitStack::new(owner)) }, body, ExitStack::close).await
+}
+// ANCHOR_END: bracket
+
+#[tokio::test]
+async fn order_of_a_stack_in_a_bracket() {
+    let (owner, log) = (Owner::new(Handle::current()), Log::default());
+    in_a_bracket(&owner, &log).await.unwrap();
+    assert_eq!(*log.lock().unwrap(), [1, 0]);
+}
+
+/// Ten thousand cleanups that never wait let others run in between.
+#[tokio::test]
+async fn order_of_many_cleanups_and_everybody_else() {
+    let mut stack = ExitStack::new(&Owner::new(Handle::current()));
+    for _ in 0..10_000 {
+        stack.push("", async { Ok::<_, Infallible>(()) });
+    }
+    let mut call = Box::pin(stack.close());
+    assert!(poll!(&mut call).is_pending());
+    assert!(call.await.is_ok());
 }
 
 /// Push, hand over, drop: in whatever order the stacks end, no cleanup runs twice and none is forgotten.
