@@ -18,7 +18,7 @@ use clap::Parser;
 use context_managers::{Owner, bracket};
 use futures::FutureExt;
 use sqlx::Connection;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use support::lanes::{LaneExt, PictureArgs, record};
 use tokio::fs;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -119,6 +119,7 @@ async fn work(owner: &Owner, args: &Args, place: &Path) {
 async fn ledger(owner: &Owner, file: PathBuf, rows: u32) -> anyhow::Result<i64> {
     let open = async {
         let options = SqliteConnectOptions::new().filename(file).create_if_missing(true);
+        let options = options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Normal);
         let mut database = SqliteConnection::connect_with(&options).await?;
         sqlx::query("CREATE TABLE entries (amount INTEGER NOT NULL)").execute(&mut database).await?;
         ACQUIRED.fetch_add(1, Ordering::Relaxed);

@@ -105,9 +105,12 @@ pub fn right() -> (u32, Picture) {
 
 fn main() -> std::io::Result<()> {
     let args = PictureArgs::parse();
-    // The panic is expected: its message is printed below.
+    // The panic is expected, and its message is printed below.
+    let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
-    println!("block_on in Drop: panicked: {}", wrong_block_on());
+    let panic = wrong_block_on();
+    std::panic::set_hook(hook);
+    println!("block_on in Drop: panicked: {}", panic.split_once(". ").map_or(panic.as_str(), |it| it.0));
     let (said, left) = wrong_spawn();
     println!("spawn in Drop: 1 session, {said} goodbyes");
     let (said, right) = right();

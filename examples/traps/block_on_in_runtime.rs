@@ -59,8 +59,9 @@ async fn price_async() -> u32 {
 
 /// A synchronous function that cannot be changed is called where blocking is allowed.
 pub async fn right() -> (u32, u32) {
-    let on_a_blocking_thread = tokio::task::spawn_blocking(price_by_handle);
-    (price_async().await, on_a_blocking_thread.await.expect("it does not panic"))
+    let price = price_async().await;
+    let by_handle = tokio::task::spawn_blocking(price_by_handle).await;
+    (price, by_handle.expect("it does not panic"))
 }
 // ANCHOR_END: right
 
@@ -70,7 +71,8 @@ fn message<T>(ended: Result<T, tokio::task::JoinError>) -> String {
         Err(error) => {
             let panic = error.into_panic();
             let text = panic.downcast_ref::<String>().map(String::as_str);
-            text.or_else(|| panic.downcast_ref().copied()).unwrap_or_default().to_string()
+            let text = text.or_else(|| panic.downcast_ref().copied()).unwrap_or_default();
+            text.split_once(". ").map_or(text, |(sentence, _)| sentence).to_string()
         }
     }
 }
@@ -78,12 +80,14 @@ fn message<T>(ended: Result<T, tokio::task::JoinError>) -> String {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> std::io::Result<()> {
     let args = PictureArgs::parse();
-    // The panics are expected: their messages are printed below.
+    // The panics are expected, and their messages are printed below.
+    let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
-    println!("a runtime of its own: {}", wrong().await);
-    println!("the current runtime:  {}", wrong_handle().await);
-    println!("a runtime is dropped: {}", wrong_drop().await);
+    println!("wrong, a runtime of its own: {}", wrong().await);
+    println!("wrong, the current runtime:  {}", wrong_handle().await);
+    println!("wrong, a runtime is dropped: {}", wrong_drop().await);
+    std::panic::set_hook(hook);
     let (prices, picture) = record("right", right()).await;
-    println!("async, and on a blocking thread: {prices:?}");
+    println!("right, async, and on a blocking thread: {prices:?}");
     args.show(&picture)
 }
