@@ -1,12 +1,12 @@
 //! `shield`, `bracket`, `exit_stack`.
 
 use std::future::ready;
+use std::time::Instant;
 
 use benches::{Bench, Flavour, Measure, Table, stopwatch, time};
 use context_managers::{ExitStack, Owner, bracket, shield};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::time::Instant;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
@@ -68,7 +68,7 @@ fn shield_tables(bench: &mut Bench) {
             stopwatch(move || async move {
                 let owner = Owner::new(Handle::current());
                 let mut begun: Vec<_> = (0..n).map(|_| Box::pin(shield(&owner, step(true)))).collect();
-                begun.iter_mut().for_each(|section| drop(section.now_or_never()));
+                assert!(begun.iter_mut().all(|section| section.now_or_never().is_none()));
                 let start = Instant::now();
                 drop(begun);
                 assert_eq!(owner.finish().await.finished, n);
@@ -146,7 +146,7 @@ fn bracket_tables(bench: &mut Bench) {
                         Box::pin(bracket(&owner, ready(Ok(())), body, |()| step(true)))
                     };
                     let mut calls: Vec<_> = (0..n).map(call).collect();
-                    calls.iter_mut().for_each(|call| drop(call.now_or_never()));
+                    assert!(calls.iter_mut().all(|call| call.now_or_never().is_none()));
                     let start = Instant::now();
                     drop(calls);
                     assert_eq!(owner.finish().await.finished, n);
