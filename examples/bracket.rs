@@ -178,7 +178,8 @@ async fn render(owner: &Owner, lines: u32) -> anyhow::Result<()> {
         }
         std::panic::resume_unwind(Box::new("a page of negative width"))
     };
-    Ok(bracket(owner, Helper::start(), ask, |helper| helper.end("render").lane("end the child")).await?)
+    Ok(bracket(owner, async { Helper::start() }, ask, |helper| helper.end("render").lane("end the child"))
+        .await?)
 }
 
 /// Its caller gives up before it is done.
@@ -189,7 +190,8 @@ async fn export(owner: &Owner, lines: u32) -> anyhow::Result<()> {
         }
         Ok(())
     };
-    Ok(bracket(owner, Helper::start(), ask, |helper| helper.end("export").lane("end the child")).await?)
+    Ok(bracket(owner, async { Helper::start() }, ask, |helper| helper.end("export").lane("end the child"))
+        .await?)
 }
 
 /// A child process that answers lines. If even its release is lost, it is killed.
@@ -200,7 +202,7 @@ struct Helper {
 }
 
 impl Helper {
-    async fn start() -> anyhow::Result<Self> {
+    fn start() -> anyhow::Result<Self> {
         let mut program = Command::new(std::env::current_exe()?);
         program.arg("--child").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         // Ctrl-C in a terminal goes to the whole group; the child ends when it is told to.

@@ -9,6 +9,7 @@
 //! cargo run --example trap_async_drop
 //! ```
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -22,14 +23,16 @@ use tokio::time::{sleep, timeout};
 /// How often a session said goodbye.
 type Goodbyes = Arc<AtomicU32>;
 
-async fn goodbye(count: Goodbyes) {
+async fn goodbye(count: Goodbyes) -> Result<(), Infallible> {
     waiting("io", sleep(Duration::from_millis(20))).await;
     count.fetch_add(1, Ordering::Relaxed);
+    Ok(())
 }
 
 /// What a session is used for.
-async fn work() {
+async fn work() -> Result<(), Infallible> {
     waiting("io", sleep(Duration::from_millis(10))).await;
+    Ok(())
 }
 
 fn runtime() -> Runtime {
@@ -42,7 +45,7 @@ struct Blocking(Goodbyes);
 
 impl Drop for Blocking {
     fn drop(&mut self) {
-        Handle::current().block_on(goodbye(self.0.clone()));
+        let _ = Handle::current().block_on(goodbye(self.0.clone()));
     }
 }
 
@@ -51,7 +54,7 @@ pub fn wrong_block_on() -> String {
     let ended = runtime().block_on(async {
         let session = Blocking(Goodbyes::default());
         tokio::spawn(async move {
-            work().await;
+            let _ = work().await;
             drop(session);
         })
         .await
@@ -75,7 +78,7 @@ pub fn wrong_spawn() -> (u32, Picture) {
     let count = Goodbyes::default();
     let session = Spawning(count.clone());
     let main = async move {
-        work().lane("work").await;
+        let _ = work().lane("work").await;
         drop(session);
     };
     let ((), picture) = runtime().block_on(record("spawned in Drop", main));
@@ -90,9 +93,9 @@ pub fn right() -> (u32, Picture) {
     let main = async {
         let owner = Owner::new(Handle::current());
         let session = || {
-            let open = async { Ok::<_, String>(count.clone()) };
-            let close = async |count: Goodbyes| Ok(goodbye(count).lane("goodbye").await);
-            bracket(&owner, open, async |_| Ok(work().lane("work").await), close)
+            let open = async { Ok(count.clone()) };
+            let close = |count| goodbye(count).lane("goodbye");
+            bracket(&owner, open, async |_| work().lane("work").await, close)
         };
         let _ = session().await;
         let _ = timeout(Duration::from_millis(5), session()).await;

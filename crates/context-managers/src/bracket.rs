@@ -247,14 +247,13 @@ mod tests {
             bracket(
                 &inner,
                 async { Ok(task) },
-                async |_| std::future::pending().await,
+                async |_| std::future::pending::<Result<(), _>>().await,
                 async |log: Log| {
                     log.add("released");
                     Ok::<_, &str>(())
                 },
             )
             .await
-            .map(|()| ())
         });
         runtime.block_on(tokio::task::yield_now());
         drop(runtime);

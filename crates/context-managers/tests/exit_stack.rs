@@ -18,6 +18,13 @@ const MS: Duration = Duration::from_millis(1);
 /// The numbers of the cleanups that have run.
 type Log = Arc<Mutex<Vec<usize>>>;
 
+/// A cleanup that notes its number.
+async fn note(log: Log, number: usize) -> Result<(), Infallible> {
+    yield_now().await;
+    log.lock().expect("nobody panics under the lock").push(number);
+    Ok(())
+}
+
 /// Three cleanups, the middle one of which can break; each gives a permit back that a bystander waits for.
 #[test]
 fn cancellation_of_close_at_every_point() {
@@ -109,8 +116,7 @@ fn cancellation_of_a_stack_in_a_bracket() {
 async fn in_a_bracket(owner: &Owner, log: &Log) -> Result<(), Failed<(), Unclean>> {
     let body = async |stack: &mut ExitStack| {
         for (number, name) in ["folder", "database in the folder"].into_iter().enumerate() {
-            let log = log.clone();
-            stack.push(name, async move { Ok::<_, Infallible>(log.lock().unwrap().push(number)) });
+            stack.push(name, note(log.clone(), number));
         }
         Ok(())
     };
@@ -142,8 +148,7 @@ async fn order_of_many_cleanups_and_everybody_else() {
 async fn order_of_stacks_that_were_handed_over() {
     let (owner, log) = (Owner::new(Handle::current()), Log::default());
     let push = |stack: &mut ExitStack, number| {
-        let log = log.clone();
-        stack.push("", async move { Ok::<_, &str>(log.lock().unwrap().push(number)) });
+        stack.push("", note(log.clone(), number));
     };
     let mut first = ExitStack::new(&owner);
     push(&mut first, 1);
@@ -167,9 +172,8 @@ async fn order_of_cleanups_that_use_stacks() {
         let (owner, log) = (owner.clone(), log.clone());
         stack.push("outer", async move {
             let [mut closed, mut dropped] = [ExitStack::new(&owner), ExitStack::new(&owner)];
-            let (first, second) = (log.clone(), log.clone());
-            closed.push("closed", async move { Ok::<_, &str>(first.lock().unwrap().push(number)) });
-            dropped.push("dropped", async move { Ok::<_, &str>(second.lock().unwrap().push(10 + number)) });
+            closed.push("closed", note(log.clone(), number));
+            dropped.push("dropped", note(log.clone(), 10 + number));
             closed.close().await
         });
     }

@@ -112,7 +112,7 @@ fn cancellation_of_finish_at_every_point() {
         let owner = Owner::new(Handle::current());
         let (caller, other) = (owner.clone(), owner.clone());
         for millis in [1, 3, 3] {
-            owner.take_over(async move { Ok::<_, &str>(sleep(millis * MS).await) });
+            owner.take_over(sleep(millis * MS).map(Ok::<_, &str>));
         }
         let (first, second) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
         let (mine, others) = (first.clone(), second.clone());
@@ -136,7 +136,7 @@ async fn cancellation_by_the_callers_own_panic() {
     let owner = Owner::new(Handle::current());
     let caller = owner.clone();
     let task = tokio::spawn(async move {
-        let mut section = Box::pin(shield(&caller, async { Ok::<_, &str>(sleep(MS).await) }));
+        let mut section = Box::pin(shield(&caller, sleep(MS).map(Ok::<_, &str>)));
         assert!(poll!(&mut section).is_pending());
         std::panic::resume_unwind(Box::new("the caller"));
     });
