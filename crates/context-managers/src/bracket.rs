@@ -144,11 +144,9 @@ impl<T, E: Into<AnyError>> Drop for Kept<'_, T, E> {
 
 #[cfg(test)]
 mod tests {
-    use std::panic::AssertUnwindSafe;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
-    use futures::FutureExt;
     use tokio::runtime::{Builder, Handle};
     use tokio::time::{sleep, timeout};
 
@@ -265,7 +263,7 @@ mod tests {
     async fn panics_of_the_body_come_after_the_release() {
         let (owner, log) = (Owner::new(Handle::current()), Log::default());
         for release in [Ok(()), Err("release"), Err("panic")] {
-            let call = AssertUnwindSafe(log.bracket(&owner, Err("panic"), release)).catch_unwind();
+            let call = caught(log.bracket(&owner, Err("panic"), release));
             let panic = *call.await.unwrap_err().downcast::<&str>().unwrap();
             assert_eq!(log.take(), ["acquired", "used", "released"]);
             let unheard = owner.report().failures.pop().map(|failure| failure.to_string());
@@ -278,7 +276,7 @@ mod tests {
                 }
             );
         }
-        let call = AssertUnwindSafe(log.bracket(&owner, Err("body"), Err("panic"))).catch_unwind();
+        let call = caught(log.bracket(&owner, Err("body"), Err("panic")));
         assert_eq!(call.await.unwrap_err().downcast_ref(), Some(&"the release panics"));
         assert_eq!(owner.report().failures[0].to_string(), "body");
     }
