@@ -248,6 +248,33 @@ fn cancellation_outside_a_runtime_and_after_it() {
     assert_eq!(counts.all(), [2, 1, 0]);
 }
 
+/// Callers in their bodies when a runtime with two threads is dropped: each loss is counted, and nothing stays behind.
+#[test]
+fn cancellation_by_the_end_of_a_runtime_with_two_threads() {
+    let runtime = Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let (owner, counts) = (Owner::new(runtime.handle().clone()), Arc::new(Counts::default()));
+    let begun = Arc::new(Semaphore::new(0));
+    for _ in 0..100 {
+        let (caller, counts, begun) = (owner.clone(), counts.clone(), begun.clone());
+        runtime.spawn(async move {
+            let body = async |_: &mut Resource| {
+                begun.add_permits(1);
+                std::future::pending::<Result<(), &str>>().await
+            };
+            let release = async |resource: Resource| {
+                resource.release();
+                Ok(())
+            };
+            bracket(&caller, async { Ok(Resource::new(&counts, None)) }, body, release).await
+        });
+    }
+    assert!(runtime.block_on(begun.acquire_many(100)).is_ok());
+    drop(runtime);
+    let report = owner.report();
+    assert!(report.failures.iter().all(|failure| matches!(failure, Failure::Lost)), "{report:?}");
+    assert_eq!((report.failures.len(), owner.running(), counts.all()), (100, 0, [100, 0, 0]));
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Well,
