@@ -84,7 +84,7 @@ where
     });
     let mut result = Kept { owner, result: Some(ended.await) };
     let (resource, release) = held.parts.take().expect("it is taken only here");
-    let released = shield(owner, async move { release(resource).await }).await;
+    let released = shield(owner, release(resource)).await;
     let result = result.result.take().expect("it is taken only here");
     match (result, released) {
         (Ok(Ok(output)), Ok(())) => Ok(output),

@@ -34,7 +34,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Context;
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::FutureExt;
+use futures::future::{BoxFuture, CatchUnwind};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
@@ -152,8 +153,8 @@ impl Owner {
 }
 
 /// Runs `future` and returns its panic as a value.
-pub(super) async fn caught<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
-    AssertUnwindSafe(future).catch_unwind().await
+pub(super) fn caught<F: Future>(future: F) -> CatchUnwind<AssertUnwindSafe<F>> {
+    AssertUnwindSafe(future).catch_unwind()
 }
 
 /// A section that has begun. Dropped before its end, it goes to the owner.
