@@ -362,6 +362,18 @@ async fn a_lane_belongs_to_where_it_was_named_and_to_what_polls_it() {
     assert!(lanes.iter().all(|lane| lane.end == Some(End::Ok) && !lane.leaked));
 }
 
+/// Its bar has no room: it begins where the picture ends.
+#[tokio::test(start_paused = true)]
+async fn a_leak_that_begins_at_the_end_is_drawn() {
+    let (_, picture) = record("main", async {
+        sleep(ms(10)).await;
+        drop(tokio::spawn(sleep(ms(20)).lane("goodbye")));
+    })
+    .await;
+    assert!(named(&picture, "goodbye").leaked);
+    assert!(picture.text(100, Style::ASCII).contains("goodbye"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_task_that_is_aborted_with_its_owner_is_no_leak() {
     let body = async {

@@ -107,7 +107,7 @@ impl Sheet {
 
     fn bar(&mut self, line: &mut Line, panel: &Panel, lane: &LaneFacts) {
         let (from, to) = (self.column(lane.from), self.column(lane.to));
-        let outlived = panel.outlived(lane).map(|end| self.column(end).clamp(from, to.saturating_sub(1)));
+        let outlived = panel.outlived(lane).map(|end| self.column(end).min(to.saturating_sub(1)).max(from));
         line.push(Paint::new(), &" ".repeat(from));
         for column in from..to {
             if outlived == Some(column) && lane.end.is_some() {
