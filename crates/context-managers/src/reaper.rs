@@ -44,7 +44,7 @@ use tokio_util::task::TaskTracker;
 pub struct Limits {
     /// How many places, guards and dropped resources there may be.
     pub capacity: NonZeroUsize,
-    /// How many cleanups run at a time.
+    /// How many cleanups run at a time; at most a thousand do, since they share a task.
     pub at_once: NonZeroUsize,
     /// How long a cleanup may take; then it is dropped.
     pub each: Duration,
@@ -125,7 +125,7 @@ impl<T: Send + 'static> Reaper<T> {
                 drop(permit);
             };
             let jobs = stream::poll_fn(|context| jobs.poll_recv(context));
-            jobs.for_each_concurrent(limits.at_once.get(), reap).await
+            jobs.for_each_concurrent(limits.at_once.get().min(1000), reap).await
         });
         let places = Arc::new(Semaphore::new(limits.capacity.get().min(Semaphore::MAX_PERMITS)));
         Reaper { places, queue: Some(queue).into(), task, counts }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use context_managers::{CheckoutError, Manage, Pool, Pooled, Rules};
+use futures::FutureExt;
 use proptest::prelude::*;
 use support::sweep::{Ended, Parts, Scene, sweep};
 use tokio::runtime::Builder;
@@ -243,6 +244,39 @@ async fn errors_no_lock_is_held_when_a_resource_is_dropped() {
         }
         assert_eq!(pool.checkout().await.err(), Some(CheckoutError::Closed));
     }
+}
+
+/// A resource that asks, in its drop, whether its place is free already.
+struct Nosy(std::sync::Weak<Pool<MakeNosy>>, Arc<AtomicUsize>);
+
+struct MakeNosy(Arc<std::sync::OnceLock<std::sync::Weak<Pool<MakeNosy>>>>, Arc<AtomicUsize>);
+
+impl Manage for MakeNosy {
+    type Resource = Nosy;
+    type Error = ();
+
+    async fn create(&self) -> Result<Nosy, ()> {
+        Ok(Nosy(self.0.get().cloned().unwrap_or_default(), self.1.clone()))
+    }
+}
+
+impl Drop for Nosy {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.upgrade() {
+            let free = pool.checkout().now_or_never().is_some();
+            self.1.fetch_add(if free { 1 } else { 100 }, Ordering::Relaxed);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_a_place_is_free_only_when_its_resource_is_gone() {
+    let seen = Arc::<AtomicUsize>::default();
+    let own = Arc::<std::sync::OnceLock<_>>::default();
+    let pool = Pool::new(MakeNosy(own.clone(), seen.clone()), one_place(None));
+    own.set(Arc::downgrade(&pool)).unwrap();
+    drop(pool.checkout().await.unwrap());
+    assert_eq!(seen.load(Ordering::Relaxed), 100);
 }
 
 #[tokio::test(start_paused = true)]
