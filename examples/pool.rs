@@ -56,8 +56,8 @@ impl Manage for Connect {
 
     async fn create(&self) -> io::Result<Connection> {
         let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
-        let stream = BufReader::new(TcpStream::connect(self.server).await?);
         println!("connection {number} is opened");
+        let stream = BufReader::new(TcpStream::connect(self.server).await?);
         Ok(Connection { number, stream })
     }
 
