@@ -88,7 +88,10 @@ async fn main() -> anyhow::Result<ExitCode> {
             let call = serve(&pool, 2, 400).lane("user 2");
             match timeout(Duration::from_millis(args.patience), call).await {
                 Ok(result) => result,
-                Err(_) => Ok(println!("user 2: gave up")),
+                Err(_) => {
+                    println!("user 2: gave up");
+                    Ok(())
+                }
             }
         };
         let all = async { tokio::try_join!(one, two, three, four, five) };

@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn memory_never_more_than_its_size() {
+    async fn backpressure_waits_while_all_are_in_use() {
         let pool = pool(2);
         let (zero, two) = (pool.checkout().await.unwrap(), pool.checkout().await.unwrap());
         assert!(timeout(3600 * 1000 * MS, pool.checkout()).await.is_err());

@@ -219,7 +219,7 @@ mod tests {
                 cleaned.lock().unwrap().push(format!("begin {number}"));
                 sleep(10 * MS).await;
                 match number {
-                    13 => return Err("unlucky"),
+                    13 => Err("unlucky"),
                     66 => std::panic::resume_unwind(Box::new("devil")),
                     99 => std::future::pending().await,
                     _ => Ok(()),

@@ -245,7 +245,7 @@ async fn memory_and_order_on_several_threads() {
         let cleanup = move |number: usize| {
             let counted = counted.clone();
             async move {
-                if number % 3 == 0 {
+                if number.is_multiple_of(3) {
                     tokio::task::yield_now().await;
                 }
                 counted.fetch_add(1, Ordering::Relaxed);
