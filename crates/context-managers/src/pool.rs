@@ -137,9 +137,10 @@ impl<M: Manage> Pool<M> {
         if max_idle.is_none() && max_lifetime.is_none() {
             return;
         }
+        let now = Instant::now();
         let expired = |entry: &mut Entry<_>| {
-            max_idle.is_some_and(|most| entry.idle_since.elapsed() >= most)
-                || max_lifetime.is_some_and(|most| entry.made.elapsed() >= most)
+            max_idle.is_some_and(|most| now.duration_since(entry.idle_since) >= most)
+                || max_lifetime.is_some_and(|most| now.duration_since(entry.made) >= most)
         };
         let gone: Vec<_> = self.idle().extract_if(.., expired).collect();
         drop(gone);
