@@ -2,11 +2,17 @@
 
 #[path = "context-managers/owned.rs"]
 mod owned;
+#[path = "context-managers/pool.rs"]
+mod pool;
+#[path = "context-managers/reaper.rs"]
+mod reaper;
 
 use benches::Bench;
 
 fn main() {
-    let mut bench = Bench::new("context-managers", &["tokio", "tokio-util"]);
+    let mut bench = Bench::new("context-managers", &["bb8", "deadpool", "tokio", "tokio-util"]);
     owned::tables(&mut bench);
+    pool::tables(&mut bench);
+    reaper::tables(&mut bench);
     bench.finish();
 }

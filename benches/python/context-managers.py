@@ -42,6 +42,57 @@ async def exit_stack(n):
             stack.push_async_callback(step, True)
 
 
+def full_pool(size):
+    pool = asyncio.Queue()
+    for _ in range(size):
+        pool.put_nowait([0] * 8)
+    return pool
+
+
+async def pool_alone(n):
+    pool = full_pool(4)
+    for _ in range(n):
+        resource = await pool.get()
+        try:
+            resource[0] += 1
+        finally:
+            pool.put_nowait(resource)
+
+
+async def pool_shared(tasks, calls):
+    pool = full_pool(4)
+
+    async def task():
+        for _ in range(calls):
+            resource = await pool.get()
+            try:
+                resource[0] += 1
+                await asyncio.sleep(0)
+            finally:
+                pool.put_nowait(resource)
+
+    await asyncio.gather(*(task() for _ in range(tasks)))
+
+
+class Guard:
+    """`__del__` cannot await: it makes a task, which somebody has to hold and to wait for."""
+
+    def __init__(self, cleanups):
+        self.cleanups = cleanups
+
+    def __del__(self):
+        task = asyncio.get_running_loop().create_task(asyncio.sleep(0))
+        self.cleanups.add(task)
+        task.add_done_callback(self.cleanups.discard)
+
+
+async def reaper(n):
+    cleanups = set()
+    guards = [Guard(cleanups) for _ in range(n)]
+    del guards
+    await asyncio.gather(*cleanups)
+
+
 async def measure(job, numbers):
     runs, begin = [], time.perf_counter()
     while time.perf_counter() - begin < ENOUGH:

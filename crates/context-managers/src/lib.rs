@@ -2,8 +2,12 @@
 
 pub mod bracket;
 pub mod exit_stack;
+pub mod pool;
+pub mod reaper;
 pub mod shield;
 
-pub use bracket::{Failed, bracket};
-pub use exit_stack::{ExitStack, Unclean};
-pub use shield::{AnyError, Failure, Owner, OwnerReport, shield};
+pub use self::bracket::{Failed, bracket};
+pub use self::exit_stack::{ExitStack, Unclean};
+pub use self::pool::{CheckoutError, Manage, Pool, Pooled, Rules};
+pub use self::reaper::{Counts, Fault, Limits, Place, Reaped, Reaper};
+pub use self::shield::{AnyError, Failure, Owner, OwnerReport, shield};
