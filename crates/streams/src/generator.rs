@@ -1,20 +1,20 @@
-//! Turn a source of batches into a stream of its items: with a macro, by `unfold`, or by hand.
+//! Turn a source that is read in batches into a stream of items: with a macro, by `unfold`, or by hand.
 //!
 //! Use it for what Python writes as `async def … yield`: each function here is the same generator in another style, to
-//! copy and to change. When a batch is a page with a cursor to the next one, use `paginate`.
+//! copy and to change. When a batch is a page that names the next one, `paginate` also reads ahead.
 //!
 //! | | |
 //! |---|---|
 //! | Order | batches are read one after another; items come in the order of their batch |
-//! | Errors | the first one is the last item; the items before it have all been handed out |
-//! | Cancellation | dropping the future of `next` loses nothing; dropping the stream drops the running read, `read` and the rest of the batch: destructors run, a cleanup that awaits does not |
+//! | Errors | the first one is the last item, behind all items that were read before it |
+//! | Cancellation | dropping the future of `next` loses nothing; dropping the stream drops the running read, the source and the rest of the batch: destructors run, a cleanup that awaits does not |
 //! | Panics | a panic of `read` is the consumer's panic; the stream is then not to be polled again |
-//! | Memory | O(batch): the rest of one batch, and no other is read before it is used up |
+//! | Memory | O(batch): the rest of one batch; the next one is read when it is used up |
 //! | Backpressure | nothing is read unless the consumer asks for an item that is not there |
 //! | Clock | none of its own |
 //!
-//! All three drop `read` as soon as the stream has ended, then say `None` for ever, and give way to other tasks after 128
-//! batches that were ready at once.
+//! All three end when `read` returns `None` or an error, drop the source then, and say `None` from there on. They give way
+//! to other tasks after 128 batches that were ready at once.
 //!
 //! ```
 //! use futures::TryStreamExt;
@@ -22,9 +22,8 @@
 //!
 //! #[tokio::main]
 //! async fn main() {
-//!     let mut batches = [vec![1, 2], vec![3], vec![]].into_iter();
-//!     let items = by_macro(|| std::future::ready(batches.next().ok_or("no batch")));
-//!     assert_eq!(items.try_collect::<Vec<_>>().await, Ok(vec![1, 2, 3]));
+//!     let countdown = by_macro(3, async |n: u32| Ok::<_, String>((n > 0).then(|| (vec![n; 2], n - 1))));
+//!     assert_eq!(countdown.try_collect::<Vec<_>>().await, Ok(vec![3, 3, 2, 2, 1, 1]));
 //! }
 //! ```
 
@@ -38,20 +37,20 @@ use futures::future::OptionFuture;
 use futures::stream::{Stream, try_unfold};
 use tokio::task::coop::{consume_budget, poll_proceed};
 
-/// By the macro of `async-stream`: reads as a loop with `yield` in it. An empty batch is the end.
+/// By the macro of `async-stream`: reads as a loop with `yield` in it.
 ///
-/// The stream has no name and must be pinned before use: `std::pin::pin!` or `StreamExt::boxed`.
-pub fn by_macro<T, E, F>(mut read: impl FnMut() -> F) -> impl Stream<Item = Result<T, E>>
+/// `read` takes the source and gives it back with the next batch, so that its future may borrow from it; `None` is the
+/// end. The stream has no name and must be pinned before use: `std::pin::pin!` or `StreamExt::boxed`.
+pub fn by_macro<S, T, E, F>(source: S, mut read: impl FnMut(S) -> F) -> impl Stream<Item = Result<T, E>>
 where
-    F: Future<Output = Result<Vec<T>, E>>,
+    F: Future<Output = Result<Option<(Vec<T>, S)>, E>>,
 {
     try_stream! {
+        let mut source = source;
         loop {
             consume_budget().await;
-            let batch = read().await?;
-            if batch.is_empty() {
-                break;
-            }
+            let Some((batch, next)) = read(source).await? else { break };
+            source = next;
             for item in batch {
                 yield item;
             }
@@ -59,49 +58,51 @@ where
     }
 }
 
-/// By `unfold`: one step from state to item, which hands the state on. An empty batch is the end.
-///
-/// No macro and no type of its own. The stream has no name and must be pinned before use.
-pub fn by_unfold<T, E, F>(read: impl FnMut() -> F) -> impl Stream<Item = Result<T, E>>
+/// By `unfold`: one step from state to item, which hands the state on. The rest as for [`by_macro`], without a macro.
+pub fn by_unfold<S, T, E, F>(source: S, read: impl FnMut(S) -> F) -> impl Stream<Item = Result<T, E>>
 where
-    F: Future<Output = Result<Vec<T>, E>>,
+    F: Future<Output = Result<Option<(Vec<T>, S)>, E>>,
 {
-    try_unfold((read, Vec::new().into_iter()), |(mut read, mut batch)| async move {
-        if batch.len() == 0 {
+    let state = (source, read, Vec::new().into_iter());
+    try_unfold(state, |(mut source, mut read, mut batch)| async move {
+        loop {
+            if let Some(item) = batch.next() {
+                return Ok(Some((item, (source, read, batch))));
+            }
             consume_budget().await;
-            batch = read().await?.into_iter();
+            let Some((items, next)) = read(source).await? else { return Ok(None) };
+            (source, batch) = (next, items.into_iter());
         }
-        Ok(batch.next().map(|item| (item, (read, batch))))
     })
 }
 
-/// By hand: a type with a name, which need not be pinned and hands out a waiting item without a state machine in between.
-/// An empty batch is the end.
-pub fn by_hand<T, E, R, F>(read: R) -> Items<T, R, F>
+/// By hand: a type with a name, which need not be pinned, and hands out a waiting item without resuming a future.
+pub fn by_hand<S, T, E, R, F>(source: S, read: R) -> Items<S, T, R, F>
 where
-    R: FnMut() -> F,
-    F: Future<Output = Result<Vec<T>, E>>,
+    R: FnMut(S) -> F,
+    F: Future<Output = Result<Option<(Vec<T>, S)>, E>>,
 {
-    Items { read: Some(read), reading: Box::pin(None.into()), batch: Vec::new().into_iter() }
+    Items { source: Some(source), read, reading: Box::pin(None.into()), batch: Vec::new().into_iter() }
 }
 
-/// The stream that [`by_hand`] returns. Dropping it drops the running read and the items that wait.
+/// The stream that [`by_hand`] returns. Dropping it drops the source, the running read and the items that wait.
 #[must_use = "a stream does nothing unless it is polled"]
-pub struct Items<T, R, F> {
-    /// `None` when the stream has ended.
-    read: Option<R>,
-    /// Pinned on the heap once; each read takes the place of the one before.
+pub struct Items<S, T, R, F> {
+    /// `None` while a read has it, and at the end.
+    source: Option<S>,
+    read: R,
+    /// Pinned on the heap once; each read takes the place of the one before. None is there at the end.
     reading: Pin<Box<OptionFuture<F>>>,
     batch: vec::IntoIter<T>,
 }
 
 /// Only the future is ever pinned, and that is on the heap.
-impl<T, R, F> Unpin for Items<T, R, F> {}
+impl<S, T, R, F> Unpin for Items<S, T, R, F> {}
 
-impl<T, E, R, F> Stream for Items<T, R, F>
+impl<S, T, E, R, F> Stream for Items<S, T, R, F>
 where
-    R: FnMut() -> F,
-    F: Future<Output = Result<Vec<T>, E>>,
+    R: FnMut(S) -> F,
+    F: Future<Output = Result<Option<(Vec<T>, S)>, E>>,
 {
     type Item = Result<T, E>;
 
@@ -111,21 +112,20 @@ where
             if let Some(item) = this.batch.next() {
                 return Poll::Ready(Some(Ok(item)));
             }
-            let Some(read) = &mut this.read else { return Poll::Ready(None) };
+            if let Some(source) = this.source.take() {
+                this.reading.set(Some((this.read)(source)).into());
+            }
             let budget = ready!(poll_proceed(context));
-            let Some(result) = ready!(this.reading.as_mut().poll(context)) else {
-                this.reading.set(Some(read()).into());
-                continue;
-            };
+            let result = ready!(this.reading.as_mut().poll(context));
             budget.made_progress();
             this.reading.set(None.into());
             match result {
-                Ok(batch) if !batch.is_empty() => this.batch = batch.into_iter(),
-                Ok(_) => this.read = None,
-                Err(error) => {
-                    this.read = None;
-                    return Poll::Ready(Some(Err(error)));
+                Some(Ok(Some((batch, source)))) => {
+                    this.batch = batch.into_iter();
+                    this.source = Some(source);
                 }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Ok(None)) | None => return Poll::Ready(None),
             }
         }
     }
@@ -138,104 +138,101 @@ mod tests {
     use std::rc::Rc;
     use std::time::Duration;
 
+    use futures::future::LocalBoxFuture;
     use futures::stream::LocalBoxStream;
     use futures::{FutureExt, StreamExt};
     use tokio::time::sleep;
 
     use super::*;
 
-    type Read = Box<dyn FnMut() -> futures::future::LocalBoxFuture<'static, Result<Vec<u32>, &'static str>>>;
+    type Batch = Result<Option<(Vec<u32>, u32)>, &'static str>;
 
-    /// The three generators over the same reads.
-    fn all(read: impl Fn() -> Read) -> [LocalBoxStream<'static, Result<u32, &'static str>>; 3] {
-        [by_macro(read()).boxed_local(), by_unfold(read()).boxed_local(), by_hand(read()).boxed_local()]
+    /// The three generators over the same source: `read` makes of 0 the first batch and 1, and so on.
+    fn all<F>(
+        read: impl Fn(u32) -> F + Clone + 'static,
+    ) -> [LocalBoxStream<'static, Result<u32, &'static str>>; 3]
+    where
+        F: Future<Output = Batch> + 'static,
+    {
+        let read = move |source| -> LocalBoxFuture<'static, Batch> { Box::pin(read(source)) };
+        let by_macro = by_macro(0, read.clone()).boxed_local();
+        [by_macro, by_unfold(0, read.clone()).boxed_local(), by_hand(0, read).boxed_local()]
     }
 
-    /// Reads these batches, 10 ms each, and then fails.
-    fn reads(batches: &'static [&'static [u32]], held: &Rc<Cell<usize>>) -> impl Fn() -> Read {
-        let held = held.clone();
-        move || {
-            let (mut batches, held) = (batches.iter(), held.clone());
-            Box::new(move || {
-                held.set(held.get() + 1);
-                let (batch, held) = (batches.next().map(|batch| batch.to_vec()), held.clone());
-                async move {
-                    sleep(Duration::from_millis(10)).await;
-                    held.set(held.get() - 1);
-                    batch.ok_or("no more")
-                }
-                .boxed_local()
-            })
-        }
+    /// The numbers up to `source`, after 10 ms; three times.
+    async fn numbers(source: u32) -> Batch {
+        sleep(Duration::from_millis(10)).await;
+        Ok((source < 3).then(|| ((0..source).collect(), source + 1)))
     }
 
     #[tokio::test(start_paused = true)]
     async fn order_is_that_of_the_batches_and_the_end_stays() {
-        for mut items in all(reads(&[&[1, 2], &[3], &[], &[4]], &Rc::default())) {
-            assert_eq!(items.by_ref().collect::<Vec<_>>().await, [Ok(1), Ok(2), Ok(3)]);
+        for mut items in all(numbers) {
+            assert_eq!(items.by_ref().collect::<Vec<_>>().await, [Ok(0), Ok(0), Ok(1)]);
             assert_eq!(items.next().await, None);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn errors_come_last() {
-        for mut items in all(reads(&[&[1, 2]], &Rc::default())) {
-            assert_eq!(items.by_ref().collect::<Vec<_>>().await, [Ok(1), Ok(2), Err("no more")]);
+        for mut items in all(async |source| if source == 2 { Err("lost") } else { numbers(source).await }) {
+            assert_eq!(items.by_ref().collect::<Vec<_>>().await, [Ok(0), Err("lost")]);
             assert_eq!(items.next().await, None);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn cancellation_runs_destructors_and_no_more() {
-        let (dropped, after) = (Rc::new(()), Rc::new(Cell::new(false)));
-        let (guard, cleanup) = (dropped.clone(), after.clone());
-        let streams = all(move || {
+        let (held, cleaned_up) = (Rc::new(()), Rc::new(Cell::new(false)));
+        let (guard, cleanup) = (held.clone(), cleaned_up.clone());
+        let streams = all(move |source| {
             let (guard, cleanup) = (guard.clone(), cleanup.clone());
-            Box::new(move || {
-                let (guard, cleanup) = (guard.clone(), cleanup.clone());
-                async move {
-                    let _guard = guard;
-                    sleep(Duration::from_millis(10)).await;
-                    cleanup.set(true);
-                    Ok(vec![1])
-                }
-                .boxed_local()
-            })
+            async move {
+                let _guard = guard;
+                let batch = numbers(source).await;
+                cleanup.set(true);
+                batch
+            }
         });
         for mut items in streams {
             assert!(items.next().now_or_never().is_none());
-            drop(items);
         }
-        assert_eq!((Rc::strong_count(&dropped), after.get()), (1, false));
+        assert_eq!((Rc::strong_count(&held), cleaned_up.get()), (1, false));
     }
 
     #[tokio::test(start_paused = true)]
     async fn cancellation_of_next_loses_nothing_and_the_end_drops_the_source() {
-        let held = Rc::new(Cell::new(0));
-        for mut items in all(reads(&[&[1, 2], &[]], &held)) {
+        let read = async |(left, held): (u32, Rc<()>)| {
+            sleep(Duration::from_millis(10)).await;
+            Ok::<_, ()>((left > 0).then(|| (vec![left], (left - 1, held))))
+        };
+        let held = Rc::new(());
+        let mut streams = [
+            by_macro((2, held.clone()), read).boxed_local(),
+            by_unfold((2, held.clone()), read).boxed_local(),
+            by_hand((2, held.clone()), read).boxed_local(),
+        ];
+        for items in &mut streams {
             assert!(items.next().now_or_never().is_none());
-            assert_eq!(items.by_ref().collect::<Vec<_>>().await, [Ok(1), Ok(2)]);
-            assert_eq!((Rc::strong_count(&held), held.get()), (1, 0));
+            assert_eq!(items.collect::<Vec<_>>().await, [Ok(2), Ok(1)]);
         }
+        assert_eq!((Rc::strong_count(&held), streams.len()), (1, 3));
     }
 
     #[tokio::test]
     async fn panics_are_the_consumers() {
-        for mut items in all(|| Box::new(|| async { panic!("no batch") }.boxed_local())) {
+        for mut items in all(async |_| panic!("no batch")) {
             assert!(AssertUnwindSafe(items.next()).catch_unwind().await.is_err());
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn memory_is_one_batch_and_backpressure_is_the_consumer() {
         let reads = Rc::new(Cell::new(0));
         let counted = reads.clone();
-        let streams = all(move || {
-            let reads = counted.clone();
-            Box::new(move || {
-                reads.set(reads.get() + 1);
-                futures::future::ok(vec![7; 3]).boxed_local()
-            })
+        let streams = all(move |source| {
+            counted.set(counted.get() + 1);
+            futures::future::ok(Some((vec![7; 3], source + 1)))
         });
         for mut items in streams {
             reads.set(0);
@@ -248,9 +245,9 @@ mod tests {
 
     #[tokio::test]
     async fn backpressure_gives_way_to_other_tasks_and_the_stream_is_send() {
-        let endless = || std::future::ready(Ok::<_, ()>(vec![7]));
-        let streams = [by_macro(endless).boxed(), by_unfold(endless).boxed(), by_hand(endless).boxed()];
-        for mut items in streams {
+        let read = async |source: ()| Ok::<_, ()>(Some((vec![7], source)));
+        for mut items in [by_macro((), read).boxed(), by_unfold((), read).boxed(), by_hand((), read).boxed()]
+        {
             let taking = tokio::spawn(async move { while items.next().await.is_some() {} });
             tokio::task::yield_now().await;
             taking.abort();

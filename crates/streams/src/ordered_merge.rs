@@ -16,7 +16,7 @@
 //! An item costs O(log sources) comparisons, and one comparison where it comes from the same source as the one before it.
 //!
 //! ```
-//! use futures::{TryStreamExt, stream};
+//! use futures::{StreamExt, TryStreamExt, stream};
 //! use streams::ordered_merge;
 //!
 //! #[tokio::main]
@@ -142,10 +142,9 @@ where
 impl<S, T, K: Ord, F> OrderedMerge<S, T, K, F> {
     /// The smallest of `head` and the heads in the heap, where the other one stays.
     fn first_of(&mut self, mut head: Head<S, T, K>) -> Head<S, T, K> {
-        if let Some(mut top) = self.heads.peek_mut() {
-            if *top > head {
-                mem::swap(&mut *top, &mut head);
-            }
+        match self.heads.peek_mut() {
+            Some(mut top) if *top > head => mem::swap(&mut *top, &mut head),
+            _ => {}
         }
         head
     }
