@@ -2,7 +2,7 @@
 //!
 //! ```console
 //! cargo run --example generator
-//! cargo run --example generator -- /etc/services --lines 5
+//! cargo run --example generator -- /etc/services --stop-after 500
 //! ```
 
 use std::cell::Cell;
@@ -19,7 +19,7 @@ use streams::{by_hand, by_macro, by_unfold};
 use support::lanes::{LaneExt, PictureArgs, record, waiting};
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// What is read when no file is given.
 const RHYME: &str = "one two\nbuckle my shoe\nthree four\nknock at the door\nfive six\npick up sticks\n\
@@ -31,9 +31,9 @@ const RHYME: &str = "one two\nbuckle my shoe\nthree four\nknock at the door\nfiv
 struct Args {
     /// The file. Without one, a short rhyme
     file: Option<PathBuf>,
-    /// How many lines are taken before the last generator is dropped
-    #[arg(long, default_value = "5")]
-    lines: usize,
+    /// Milliseconds after which the last generator is dropped, in virtual time
+    #[arg(long, default_value = "70", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    stop_after: u64,
     #[command(flatten)]
     picture: PictureArgs,
 }
@@ -77,9 +77,9 @@ async fn read(mut source: Source<'_>) -> io::Result<Option<(Vec<String>, Source<
 }
 // ANCHOR_END: read
 
-/// Uses so many lines, 5 ms each, and drops the stream.
-async fn consume(lines: impl Stream<Item = io::Result<String>>, count: usize) -> io::Result<()> {
-    let mut lines = pin!(lines.take(count));
+/// Uses the lines, 5 ms each.
+async fn consume(lines: impl Stream<Item = io::Result<String>>) -> io::Result<()> {
+    let mut lines = pin!(lines);
     while let Some(line) = waiting("queue", lines.next()).await {
         println!("  {}", line?);
         waiting("timer", sleep(Duration::from_millis(5))).await;
@@ -99,14 +99,17 @@ async fn main() -> anyhow::Result<ExitCode> {
     let source = async || open(path, &files).await.with_context(|| format!("cannot open {}", path.display()));
     let by_macro: Vec<_> = by_macro(source().await?, read).try_collect().await?;
     let by_unfold: Vec<_> = by_unfold(source().await?, read).try_collect().await?;
-    let by_hand_all: Vec<_> = by_hand(source().await?, read).try_collect().await?;
-    anyhow::ensure!(by_macro == by_unfold && by_unfold == by_hand_all, "the generators differ");
-    println!("{} lines by each of three generators; the first {} again:", by_macro.len(), args.lines);
+    let hand_made: Vec<_> = by_hand(source().await?, read).try_collect().await?;
+    anyhow::ensure!(by_macro == by_unfold && by_unfold == hand_made, "the generators differ");
+    println!("{} lines by each of three generators; the first {} ms again:", by_macro.len(), args.stop_after);
 
     let lines = by_hand(source().await?, read);
-    let (result, picture) = record("generator", consume(lines, args.lines).try_lane("consumer")).await;
-    result?;
-    println!("{} files open after the stream was dropped", files.get());
+    let stop_after = Duration::from_millis(args.stop_after);
+    let (result, picture) =
+        record("generator", async { timeout(stop_after, consume(lines).try_lane("consumer")).await }).await;
+    let how = if result.is_err() { "dropped" } else { "read to its end" };
+    result.unwrap_or(Ok(()))?;
+    println!("the stream was {how}: {} files are open", files.get());
     args.picture.show(&picture).context("cannot write the picture")?;
     Ok(ExitCode::from(u8::from(files.get() > 0)))
 }

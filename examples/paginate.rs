@@ -14,6 +14,7 @@ use std::io::SeekFrom;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
@@ -21,7 +22,7 @@ use futures::StreamExt;
 use reqwest::Client;
 use serde_json::Value;
 use streams::{Page, Position, paginate};
-use support::api::{Api, Fault};
+use support::api::Api;
 use support::lanes::{LaneExt, PictureArgs, record, waiting};
 use timeouts::{GaveUp, Retry, Verdict, retry};
 use tokio::fs::{self, OpenOptions};
@@ -29,6 +30,8 @@ use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
 /// So many items are stored together.
 const BATCH: usize = 25;
+/// A page that fails once: the local server is asked to.
+const FAILING: u32 = 9;
 
 /// Copy a paginated source into a file, and go on where a killed run left off.
 #[derive(Parser)]
@@ -40,10 +43,7 @@ struct Args {
     /// How many pages may be fetched ahead
     #[arg(long, default_value = "2")]
     ahead: NonZeroUsize,
-    /// Items on a page
-    #[arg(long, default_value = "100", value_parser = clap::value_parser!(u32).range(1..=100))]
-    per_page: u32,
-    /// Die in the middle, when so many items were stored
+    /// Die when so many items were stored in this run
     #[arg(long)]
     die_after: Option<usize>,
     /// A server that runs already: `http://127.0.0.1:PORT`
@@ -65,63 +65,58 @@ enum FetchError {
 
 // ANCHOR: fetch
 /// A page of `server`; a fetch that fails for a moment is tried again here.
-async fn fetch(client: Client, server: String, path: String) -> Result<Page<String, u64>, FetchError> {
-    let number = path.split("page=").last().unwrap_or_default().to_string();
+async fn fetch(client: Client, server: String, page: u32) -> Result<Page<u32, u64>, FetchError> {
+    let fault = if page == FAILING { "&status=503&first=1" } else { "" };
+    let url = format!("{server}/items?per_page=100&page={page}&latency=20..60{fault}");
+    let policy = Retry { base: Duration::from_millis(20), ..Retry::default() };
     let attempt = |attempt| {
-        let name =
-            if attempt == 1 { format!("page {number}") } else { format!("page {number}, attempt {attempt}") };
-        let get = async {
-            let response = client.get(format!("{server}{path}")).send().await?.error_for_status()?;
-            response.bytes().await
-        };
-        get.try_lane(name)
+        let get = async { client.get(&url).send().await?.error_for_status()?.bytes().await };
+        get.try_lane(if attempt == 1 { format!("page {page}") } else { format!("page {page} again") })
     };
-    let bytes = retry(&Retry::default(), |_| Verdict::Transient, attempt).await?;
-    let page: Value = serde_json::from_slice(&bytes)?;
-    let items =
-        page["items"].as_array().and_then(|items| items.iter().map(|item| item["id"].as_u64()).collect());
-    Ok(Page { items: items.ok_or(FetchError::Items)?, next: page["next"].as_str().map(String::from) })
+    let bytes = retry(&policy, |_| Verdict::Transient, attempt).await?;
+    let body: Value = serde_json::from_slice(&bytes)?;
+    let items = body["items"].as_array().ok_or(FetchError::Items)?;
+    let ids = items.iter().map(|item| item["id"].as_u64().ok_or(FetchError::Items));
+    Ok(Page { items: ids.collect::<Result<_, _>>()?, next: body["next"].is_string().then_some(page + 1) })
 }
 // ANCHOR_END: fetch
 
 // ANCHOR: copy
-/// The copy so far: where to go on, and how many bytes of the file are worth keeping.
-async fn load(folder: &Path, first: String) -> anyhow::Result<(Option<Position<String>>, u64)> {
+/// Where to go on, and how many bytes of the copy are worth keeping.
+async fn load(folder: &Path) -> anyhow::Result<(Option<Position<u32>>, u64)> {
     let Ok(text) = fs::read_to_string(folder.join("cursor")).await else {
-        return Ok((Some(Position::start(first)), 0));
+        return Ok((Some(Position::start(1)), 0));
     };
-    let mut lines = text.lines();
-    let mut line = || lines.next().context("the cursor file is damaged");
-    let (bytes, taken, page) = (line()?.parse()?, line()?.parse()?, line()?.to_string());
-    Ok(((!page.is_empty()).then_some(Position { page, taken }), bytes))
+    let numbers = text.split_whitespace().map(str::parse).collect::<Result<Vec<u64>, _>>();
+    match numbers.as_deref() {
+        Ok([bytes]) => Ok((None, *bytes)),
+        Ok([bytes, page, taken]) => {
+            Ok((Some(Position { page: u32::try_from(*page)?, taken: usize::try_from(*taken)? }), *bytes))
+        }
+        _ => bail!("the cursor file is damaged"),
+    }
 }
 
 /// In place of the old cursor at once or not at all: a rename.
-async fn save(folder: &Path, position: Option<Position<String>>, bytes: u64) -> anyhow::Result<()> {
-    let Position { page, taken } = position.unwrap_or(Position::start(String::new()));
-    fs::write(folder.join("cursor.new"), format!("{bytes}\n{taken}\n{page}\n")).await?;
+async fn save(folder: &Path, position: Option<Position<u32>>, bytes: u64) -> anyhow::Result<()> {
+    let position = position.map_or(String::new(), |at| format!("{} {}", at.page, at.taken));
+    fs::write(folder.join("cursor.new"), format!("{bytes} {position}\n")).await?;
     Ok(fs::rename(folder.join("cursor.new"), folder.join("cursor")).await?)
 }
 
 /// Copies from where the last run left off. Returns how many items this run has copied.
-async fn copy(args: &Args, folder: &Path, server: &str) -> anyhow::Result<usize> {
-    let first = format!("/items?per_page={}&latency=25&page=1", args.per_page);
-    let (position, mut bytes) = load(folder, first).await.context("cannot read the cursor")?;
+async fn copy(args: &Args, client: &Client, folder: &Path, server: &str) -> anyhow::Result<usize> {
+    let (position, mut bytes) = load(folder).await.context("cannot read the cursor")?;
     let Some(position) = position else { return Ok(0) };
-    println!(
-        "from {}, item {}",
-        position.page.split('&').next_back().unwrap_or_default(),
-        position.taken + 1
-    );
+    println!("from page {}, item {}", position.page, position.taken + 1);
     let mut file =
         OpenOptions::new().create(true).write(true).truncate(false).open(folder.join("items")).await?;
-    // What the cursor does not know of comes again.
+    // What was stored after the last word of the cursor comes again.
     file.set_len(bytes).await?;
     file.seek(SeekFrom::End(0)).await?;
 
-    let client = Client::new();
     let (fetching, at) = (client.clone(), server.to_string());
-    let mut items = paginate(position, args.ahead, move |path| fetch(fetching.clone(), at.clone(), path));
+    let mut items = paginate(position, args.ahead, move |page| fetch(fetching.clone(), at.clone(), page));
     let mut copied = 0;
     loop {
         let batch: Vec<_> = waiting("queue", items.by_ref().take(BATCH).collect()).await;
@@ -166,23 +161,20 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
     let folder = args.state.as_deref().unwrap_or(temporary.path());
     fs::create_dir_all(folder).await.with_context(|| format!("cannot make {}", folder.display()))?;
+    let client = Client::new();
     if let Some(server) = &args.server {
-        copy(&args, folder, server).await?;
+        copy(&args, &client, folder, server).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let api = Api::start().await.context("cannot start the local server")?;
-    api.fault("/items", Fault::new().status(503).every(4));
     let server = api.url("");
+    if args.state.is_none() {
+        die(&args, folder, &server).await?;
+    }
     let (copied, picture) = record("paginate", async {
-        let story = async {
-            if args.state.is_none() {
-                die(&args, folder, &server).await?;
-            }
-            copy(&args, folder, &server).try_lane("consumer").await
-        };
         tokio::select! {
             biased;
-            result = story => Some(result),
+            result = copy(&args, &client, folder, &server).try_lane("consumer") => Some(result),
             // An error means that signals cannot be caught: then there is nothing to wait for.
             Ok(()) = tokio::signal::ctrl_c() => None,
         }
@@ -206,13 +198,12 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// The first run, in a process of its own, which dies between storing items and writing down its position.
 async fn die(args: &Args, folder: &Path, server: &str) -> anyhow::Result<()> {
     let mut command = tokio::process::Command::new(std::env::current_exe()?);
-    command.args(["--server", server, "--die-after", "430"]).arg("--state").arg(folder);
-    command.args(["--ahead", &args.ahead.to_string(), "--per-page", &args.per_page.to_string()]);
-    let status = command.kill_on_drop(true).status().await.context("cannot start the first run")?;
-    if status.success() {
+    command.args(["--server", server, "--die-after", "430", "--ahead", &args.ahead.to_string()]);
+    let status = command.arg("--state").arg(folder).kill_on_drop(true).status().await;
+    if status.context("cannot start the first run")?.success() {
         bail!("the first run was to die, and did not");
     }
-    let lines = fs::read_to_string(folder.join("items")).await.unwrap_or_default().lines().count();
-    println!("the first run died with {lines} items in the copy");
+    let copy = fs::read_to_string(folder.join("items")).await.unwrap_or_default();
+    println!("the first run died with {} items in the copy", copy.lines().count());
     Ok(())
 }

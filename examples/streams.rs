@@ -100,22 +100,27 @@ async fn section<T>(
     consume: impl AsyncFnOnce(Vec<Lines>) -> anyhow::Result<T>,
 ) -> anyhow::Result<Picture> {
     println!("{title}:");
-    let (mut sources, mut reading) = (Vec::new(), Vec::new());
+    let (mut sources, mut readers) = (Vec::new(), Vec::new());
     for log in logs {
-        let mut lines = log.lines().await.with_context(|| format!("cannot open {}", log.name))?;
+        let lines = log.lines().await.with_context(|| format!("cannot open {}", log.name))?;
         let (sender, receiver) = mpsc::channel(1);
         sources.push(ReceiverStream::new(receiver));
-        let read = async move {
-            while let Some(line) = lines.next().await {
-                if waiting("queue", sender.send(line)).await.is_err() {
-                    break;
-                }
-            }
-        };
-        reading.push(read.lane(&log.name));
+        readers.push((&log.name, lines, sender));
     }
-    let run = join(join_all(reading), consume(sources).try_lane("consumer"));
-    let ((_, result), picture) = record(title, run).await;
+    let (result, picture) = record(title, async {
+        let reading = readers.into_iter().map(|(name, mut lines, sender)| {
+            let read = async move {
+                while let Some(line) = lines.next().await {
+                    if waiting("queue", sender.send(line)).await.is_err() {
+                        break;
+                    }
+                }
+            };
+            read.lane(name)
+        });
+        join(join_all(reading), consume(sources).try_lane("consumer")).await.1
+    })
+    .await;
     result.map(|_| picture)
 }
 
