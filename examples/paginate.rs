@@ -126,7 +126,7 @@ async fn copy(args: &Args, client: &Client, folder: &Path, server: &str) -> anyh
         let batch = batch.into_iter().collect::<Result<Vec<u64>, _>>()?;
         let text: String = batch.iter().map(|id| format!("{id}\n")).collect();
         client
-            .post(format!("{server}/echo?latency=10"))
+            .post(format!("{server}/echo?latency=20"))
             .body(text.clone())
             .send()
             .await?

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{LocalBoxStream, StreamExt};
+use futures::stream::{self, LocalBoxStream, StreamExt};
 use proptest::prelude::*;
 use streams::{by_hand, by_macro, by_unfold};
 use support::sweep::{Ended, Fault, Parts, Scene, sweep};
@@ -140,5 +140,18 @@ fn memory_and_stack_do_not_grow_with_the_number_of_batches() {
         let mut items = make(batches(), Box::new(read));
         assert_eq!(futures::executor::block_on(items.by_ref().count()), 99_999);
         assert_eq!(futures::executor::block_on(items.next()), None);
+    }
+}
+
+/// What the page says of the libraries: asked again after the end, one panics and the other does not.
+#[test]
+fn panics_of_unfold_after_its_end() {
+    let mut unfold = stream::unfold((), async |()| None::<((), ())>).boxed_local();
+    let mut again = || futures::executor::block_on(unfold.next());
+    assert_eq!(again(), None);
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(again)).is_err());
+    let mut try_unfold = stream::try_unfold((), async |()| Ok::<_, ()>(None::<((), ())>)).boxed_local();
+    for _ in 0..3 {
+        assert_eq!(futures::executor::block_on(try_unfold.next()), None);
     }
 }
