@@ -112,22 +112,38 @@ where
             if let Some(item) = this.batch.next() {
                 return Poll::Ready(Some(Ok(item)));
             }
-            if let Some(source) = this.source.take() {
-                this.reading.set(Some((this.read)(source)).into());
-            }
-            let budget = ready!(poll_proceed(context));
-            let result = ready!(this.reading.as_mut().poll(context));
-            budget.made_progress();
-            this.reading.set(None.into());
-            match result {
-                Some(Ok(Some((batch, source)))) => {
-                    this.batch = batch.into_iter();
-                    this.source = Some(source);
-                }
+            match ready!(this.poll_batch(context)) {
+                Some(Ok(())) => {}
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                Some(Ok(None)) | None => return Poll::Ready(None),
+                None => return Poll::Ready(None),
             }
         }
+    }
+}
+
+impl<S, T, E, R, F> Items<S, T, R, F>
+where
+    R: FnMut(S) -> F,
+    F: Future<Output = Result<Option<(Vec<T>, S)>, E>>,
+{
+    /// Reads the next batch. A function of its own, so that the compiler can inline what is done for each item.
+    fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(), E>>> {
+        if let Some(source) = self.source.take() {
+            self.reading.set(Some((self.read)(source)).into());
+        }
+        let budget = ready!(poll_proceed(context));
+        let result = ready!(self.reading.as_mut().poll(context));
+        budget.made_progress();
+        self.reading.set(None.into());
+        Poll::Ready(match result {
+            Some(Ok(Some((batch, source)))) => {
+                self.batch = batch.into_iter();
+                self.source = Some(source);
+                Some(Ok(()))
+            }
+            Some(Err(error)) => Some(Err(error)),
+            Some(Ok(None)) | None => None,
+        })
     }
 }
 

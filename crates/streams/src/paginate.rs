@@ -198,18 +198,10 @@ impl<C: Clone, T, E> Stream for Paginate<C, T, E> {
             if let Some(item) = this.items.next() {
                 return Poll::Ready(Some(Ok(item)));
             }
-            match ready!(this.pages.poll_recv(context)) {
-                Some(Ok((page, fetched))) => {
-                    let taken = this.next.as_ref().map_or(0, |next| next.taken);
-                    this.page = Some((page, fetched.items.len()));
-                    this.items = fetched.items.into_iter();
-                    if taken > 0 {
-                        this.items.by_ref().take(taken).for_each(drop);
-                    }
-                    this.next = fetched.next.map(Position::start);
-                }
+            match ready!(this.poll_page(context)) {
+                Some(Ok(())) => {}
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return this.poll_end(context),
+                None => return Poll::Ready(None),
             }
         }
     }
@@ -220,15 +212,32 @@ impl<C: Clone, T, E> Stream for Paginate<C, T, E> {
 }
 
 impl<C: Clone, T, E> Paginate<C, T, E> {
-    /// After the last message: did the task end, panic, or was it aborted with its runtime?
-    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<T, PageError<C, E>>>> {
-        let Some(Err(error)) = ready!(self.task.poll_join_next(context)) else { return Poll::Ready(None) };
-        match error.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            Err(_) => {
-                let page = self.next.as_ref().map(|next| next.page.clone());
-                Poll::Ready(page.map(|page| Err(PageError::Stopped { page })))
+    /// Takes the next page. A function of its own, so that the compiler can inline what is done for each item.
+    fn poll_page(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(), PageError<C, E>>>> {
+        match ready!(self.pages.poll_recv(context)) {
+            Some(Ok((page, fetched))) => {
+                let taken = self.next.as_ref().map_or(0, |next| next.taken);
+                self.page = Some((page, fetched.items.len()));
+                self.next = fetched.next.map(Position::start);
+                self.items = fetched.items.into_iter();
+                if taken > 0 {
+                    self.items.by_ref().take(taken).for_each(drop);
+                }
+                Poll::Ready(Some(Ok(())))
             }
+            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            // Did the task end, panic, or was it aborted with its runtime?
+            None => match ready!(self.task.poll_join_next(context)) {
+                None | Some(Ok(())) => Poll::Ready(None),
+                Some(Err(error)) => {
+                    if let Ok(panic) = error.try_into_panic() {
+                        resume_unwind(panic);
+                    }
+                    // Aborted, which only the end of its runtime does while `self` lives.
+                    let page = self.next.as_ref().map(|next| next.page.clone());
+                    Poll::Ready(page.map(|page| Err(PageError::Stopped { page })))
+                }
+            },
         }
     }
 }
