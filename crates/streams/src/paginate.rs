@@ -34,15 +34,11 @@ use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::vec;
 
 use futures::Stream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::task::coop::poll_proceed;
-
-/// So many waiting items count as one operation of tokio's budget: a consumer that never waits gives way now and then.
-const ITEMS_PER_OPERATION: usize = 8;
 
 /// A page as the source returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,51 +68,36 @@ impl<C> Position<C> {
 /// Why the stream ended before the last page.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PageError<C, E> {
-    /// The page could not be fetched.
-    #[error("page {page:?} could not be fetched")]
-    Fetch {
-        /// The page's cursor.
-        page: C,
-        /// What `fetch` returned.
-        #[source]
-        error: E,
-    },
-    /// The source named a page as the next one that it had named before: this would never end.
-    #[error("page {page:?} comes again and again")]
-    Repeated {
-        /// The page's cursor.
-        page: C,
-    },
-    /// The runtime that fetched the pages was shut down.
-    #[error("page {page:?} was not fetched: the runtime was shut down")]
-    Stopped {
-        /// The page's cursor.
-        page: C,
-    },
+    /// This page could not be fetched, for what `fetch` returned.
+    #[error("page {0:?} could not be fetched")]
+    Fetch(C, #[source] E),
+    /// The source named this page as the next one, and had named it before: that would never end.
+    #[error("page {0:?} comes again and again")]
+    Repeated(C),
+    /// This page was not fetched, because the runtime was shut down.
+    #[error("page {0:?} was not fetched: the runtime was shut down")]
+    Stopped(C),
 }
 
 /// The items of all pages. Dropping it stops the fetching; what was fetched and not taken is dropped.
 #[must_use = "pages are fetched ahead, and nobody takes them"]
 pub struct Paginate<C, T, E> {
     /// What is left of the page that is being taken.
-    items: vec::IntoIter<T>,
+    items: std::vec::IntoIter<T>,
     /// The cursor of that page, and how many items it had.
     page: Option<(C, usize)>,
     /// Where to go on when that page is used up; `None` after the last one.
     next: Option<Position<C>>,
     /// The task holds the other end, and drops it when it ends.
-    pages: mpsc::Receiver<Result<Fetched<C, T>, PageError<C, E>>>,
+    pages: mpsc::Receiver<Fetched<C, T, E>>,
     /// Dropping it aborts the task.
     task: JoinSet<()>,
 }
 
-type Fetched<C, T> = (C, Page<C, T>);
+type Fetched<C, T, E> = Result<(C, Page<C, T>), PageError<C, E>>;
 
 /// Starts to fetch, at most `ahead` pages before the consumer asks for them, and returns the stream of their items.
-///
-/// # Panics
-///
-/// If called outside a Tokio runtime.
+/// It panics if called outside a Tokio runtime.
 pub fn paginate<C, T, E, F>(
     from: Position<C>,
     ahead: NonZeroUsize,
@@ -134,31 +115,25 @@ where
     Paginate { items: Vec::new().into_iter(), page: None, next: Some(from), pages, task }
 }
 
-async fn fetch_pages<C, T, E, F>(
-    first: C,
+async fn fetch_pages<C: Clone + PartialEq, T, E, F: Future<Output = Result<Page<C, T>, E>>>(
+    mut page: C,
     mut fetch: impl FnMut(C) -> F,
-    sender: mpsc::Sender<Result<Fetched<C, T>, PageError<C, E>>>,
-) where
-    C: Clone + PartialEq,
-    F: Future<Output = Result<Page<C, T>, E>>,
-{
-    let mut page = first;
+    sender: mpsc::Sender<Fetched<C, T, E>>,
+) {
     // Brent's way to find a loop with one page in mind, which is replaced after 1, 2, 4, … steps.
     let (mut known, mut steps, mut limit) = (page.clone(), 0_u64, 1);
     // The place is taken before the fetch: else one page more than `ahead` would be fetched.
     while let Ok(place) = sender.reserve().await {
         let fetched = match fetch(page.clone()).await {
             Ok(fetched) => fetched,
-            Err(error) => return place.send(Err(PageError::Fetch { page, error })),
+            Err(error) => return place.send(Err(PageError::Fetch(page, error))),
         };
         let next = fetched.next.clone();
-        let current = page.clone();
-        place.send(Ok((page, fetched)));
+        place.send(Ok((page.clone(), fetched)));
         let Some(next) = next else { return };
-        if next == known || next == current {
+        if next == known || next == page {
             // Fails only when the stream was dropped.
-            let _ = sender.send(Err(PageError::Repeated { page: next })).await;
-            return;
+            return drop(sender.send(Err(PageError::Repeated(next))).await);
         }
         steps += 1;
         if steps == limit {
@@ -171,15 +146,28 @@ async fn fetch_pages<C, T, E, F>(
 impl<C: Clone, T, E> Paginate<C, T, E> {
     /// Where the next item stands: behind the items that the consumer has taken, whatever was fetched ahead. `None` when
     /// all were taken. After an error it is the page that failed.
-    ///
     /// Write it down when the item is safe. Items taken since then come again in the next run.
     pub fn position(&self) -> Option<Position<C>> {
-        match &self.page {
-            Some((page, len)) if self.items.len() > 0 => {
-                Some(Position { page: page.clone(), taken: len - self.items.len() })
-            }
+        match (&self.page, self.items.len()) {
+            (Some((page, all)), left @ 1..) => Some(Position { page: page.clone(), taken: all - left }),
             _ => self.next.clone(),
         }
+    }
+
+    /// Takes the next page. A function of its own, so that the compiler can inline what is done for each item.
+    fn poll_page(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(), PageError<C, E>>>> {
+        if let Some(fetched) = ready!(self.pages.poll_recv(context)) {
+            return Poll::Ready(Some(fetched.map(|(page, Page { items, next })| {
+                let taken = self.next.take().map_or(0, |from| from.taken);
+                (self.page, self.next) = (Some((page, items.len())), next.map(Position::start));
+                self.items = items.into_iter();
+                self.items.by_ref().take(taken).for_each(drop);
+            })));
+        }
+        let Some(Err(error)) = ready!(self.task.poll_join_next(context)) else { return Poll::Ready(None) };
+        // Only the end of its runtime aborts the task while `self` lives.
+        let stopped = || Some(Err(PageError::Stopped(self.next.clone()?.page)));
+        Poll::Ready(error.try_into_panic().map_or_else(|_| stopped(), |panic| resume_unwind(panic)))
     }
 }
 
@@ -192,52 +180,17 @@ impl<C: Clone, T, E> Stream for Paginate<C, T, E> {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         loop {
-            if this.items.len() % ITEMS_PER_OPERATION == 1 {
+            // A consumer that never waits gives way now and then: eight items are one operation of tokio's budget.
+            if this.items.len() % 8 == 1 {
                 ready!(poll_proceed(context)).made_progress();
             }
             if let Some(item) = this.items.next() {
                 return Poll::Ready(Some(Ok(item)));
             }
-            match ready!(this.poll_page(context)) {
-                Some(Ok(())) => {}
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
+            let Some(loaded) = ready!(this.poll_page(context)) else { return Poll::Ready(None) };
+            if let Err(error) = loaded {
+                return Poll::Ready(Some(Err(error)));
             }
-        }
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.items.len(), None)
-    }
-}
-
-impl<C: Clone, T, E> Paginate<C, T, E> {
-    /// Takes the next page. A function of its own, so that the compiler can inline what is done for each item.
-    fn poll_page(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(), PageError<C, E>>>> {
-        match ready!(self.pages.poll_recv(context)) {
-            Some(Ok((page, fetched))) => {
-                let taken = self.next.as_ref().map_or(0, |next| next.taken);
-                self.page = Some((page, fetched.items.len()));
-                self.next = fetched.next.map(Position::start);
-                self.items = fetched.items.into_iter();
-                if taken > 0 {
-                    self.items.by_ref().take(taken).for_each(drop);
-                }
-                Poll::Ready(Some(Ok(())))
-            }
-            Some(Err(error)) => Poll::Ready(Some(Err(error))),
-            // Did the task end, panic, or was it aborted with its runtime?
-            None => match ready!(self.task.poll_join_next(context)) {
-                None | Some(Ok(())) => Poll::Ready(None),
-                Some(Err(error)) => {
-                    if let Ok(panic) = error.try_into_panic() {
-                        resume_unwind(panic);
-                    }
-                    // Aborted, which only the end of its runtime does while `self` lives.
-                    let page = self.next.as_ref().map(|next| next.page.clone());
-                    Poll::Ready(page.map(|page| Err(PageError::Stopped { page })))
-                }
-            },
         }
     }
 }
@@ -284,7 +237,7 @@ mod tests {
         let fetch = async |page| if page == 2 { Err("lost") } else { page_of(page, 3).await };
         let mut items = paginate(Position::start(1), TWO, fetch);
         assert_eq!(items.by_ref().take(3).count().await, 3);
-        let error = PageError::Fetch { page: 2, error: "lost" };
+        let error = PageError::Fetch(2, "lost");
         assert_eq!(error.to_string(), "page 2 could not be fetched");
         assert_eq!((items.next().await, items.next().await), (Some(Err(error)), None));
         assert_eq!(items.position(), Some(Position::start(2)));
@@ -294,13 +247,10 @@ mod tests {
     async fn errors_tell_a_loop_of_pages() {
         let fetch = async |page| Ok::<_, ()>(Page { items: vec![page], next: Some(page) });
         let items: Vec<_> = paginate(Position::start('a'), ONE, fetch).collect().await;
-        assert_eq!(items, [Ok('a'), Err(PageError::Repeated { page: 'a' })]);
+        assert_eq!(items, [Ok('a'), Err(PageError::Repeated('a'))]);
         let fetch = async |page| Ok::<_, ()>(Page { items: vec![page], next: Some((page + 1) % 3) });
         let items: Vec<_> = paginate(Position::start(0), ONE, fetch).collect().await;
-        assert!(
-            items.len() <= 9 && matches!(items.last(), Some(Err(PageError::Repeated { .. }))),
-            "{items:?}"
-        );
+        assert!(items.len() <= 9 && matches!(items.last(), Some(Err(PageError::Repeated(_)))), "{items:?}");
     }
 
     #[test]
@@ -310,7 +260,7 @@ mod tests {
         let mut items = paginate(Position::start(1), ONE, |page| page_of(page, 3));
         drop(runtime);
         let ended = items.by_ref().collect::<Vec<_>>().now_or_never();
-        assert_eq!(ended, Some(vec![Err(PageError::Stopped { page: 1 })]));
+        assert_eq!(ended, Some(vec![Err(PageError::Stopped(1))]));
     }
 
     #[tokio::test(start_paused = true)]

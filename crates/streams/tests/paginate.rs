@@ -57,7 +57,7 @@ fn cancellation_of_the_stream_at_every_point() {
             assert_eq!(after.available_permits(), 1);
             match (ended, seen.fault()) {
                 (Ended::Returned((taken, failed, position)), Some(Fault::Fail)) => {
-                    let Some(PageError::Fetch { page, error: "injected" }) = failed else {
+                    let Some(PageError::Fetch(page, "injected")) = failed else {
                         panic!("{failed:?}");
                     };
                     assert_eq!(position, Some(Position::start(page)));
@@ -158,7 +158,7 @@ async fn errors_tell_that_the_runtime_was_shut_down() {
     let mut items = receiver.await.unwrap();
     assert_eq!((items.next().await, items.next().await), (Some(Ok(1)), Some(Ok(2))));
     gone.send(()).unwrap();
-    assert_eq!(items.next().await, Some(Err(PageError::Stopped { page: 3 })));
+    assert_eq!(items.next().await, Some(Err(PageError::Stopped(3))));
     assert_eq!(items.next().await, None);
     assert_eq!(items.position(), Some(Position::start(3)));
     fetching.join().unwrap();
@@ -268,7 +268,7 @@ proptest! {
         };
         let items = runtime.block_on(async { paginate(Position::start(0), TWO, fetch).collect::<Vec<_>>().await });
         let fetches = items.len() - 1;
-        let repeated = matches!(items[fetches], Err(PageError::Repeated { page }) if page >= lead);
+        let repeated = matches!(items[fetches], Err(PageError::Repeated(page)) if page >= lead);
         prop_assert!(repeated);
         prop_assert!((lead + length..=3 * (lead + length)).contains(&fetches), "{}", fetches);
         prop_assert!(length > 1 || fetches == lead + length);
