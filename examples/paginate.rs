@@ -108,7 +108,9 @@ async fn save(folder: &Path, position: Option<Position<u32>>, bytes: u64) -> any
 async fn copy(args: &Args, client: &Client, folder: &Path, server: &str) -> anyhow::Result<usize> {
     let (position, mut bytes) = load(folder).await.context("cannot read the cursor")?;
     let Some(position) = position else { return Ok(0) };
-    println!("from page {}, item {}", position.page, position.taken + 1);
+    if args.server.is_none() {
+        println!("from page {}, item {}", position.page, position.taken + 1);
+    }
     let mut file =
         OpenOptions::new().create(true).write(true).truncate(false).open(folder.join("items")).await?;
     // What was stored after the last word of the cursor comes again.
@@ -168,10 +170,11 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let api = Api::start().await.context("cannot start the local server")?;
     let server = api.url("");
-    if args.state.is_none() {
-        die(&args, folder, &server).await?;
-    }
+    let died = if args.state.is_none() { Some(die(&args, folder, &server).await?) } else { None };
     let (copied, picture) = record("paginate", async {
+        if let Some(items) = died {
+            println!("the first run died with {items} items in the copy");
+        }
         tokio::select! {
             biased;
             result = copy(&args, &client, folder, &server).try_lane("consumer") => Some(result),
@@ -195,15 +198,14 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The first run, in a process of its own, which dies between storing items and writing down its position.
-async fn die(args: &Args, folder: &Path, server: &str) -> anyhow::Result<()> {
+/// The first run, in a process of its own, which dies between storing items and writing down its position. Returns how
+/// many items it has stored.
+async fn die(args: &Args, folder: &Path, server: &str) -> anyhow::Result<usize> {
     let mut command = tokio::process::Command::new(std::env::current_exe()?);
     command.args(["--server", server, "--die-after", "430", "--ahead", &args.ahead.to_string()]);
     let status = command.arg("--state").arg(folder).kill_on_drop(true).status().await;
     if status.context("cannot start the first run")?.success() {
         bail!("the first run was to die, and did not");
     }
-    let copy = fs::read_to_string(folder.join("items")).await.unwrap_or_default();
-    println!("the first run died with {} items in the copy", copy.lines().count());
-    Ok(())
+    Ok(fs::read_to_string(folder.join("items")).await.context("cannot read the copy")?.lines().count())
 }

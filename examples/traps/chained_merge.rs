@@ -75,11 +75,11 @@ async fn run<M: Stream<Item = usize>>(merged: impl FnOnce([ReceiverStream<usize>
 #[tokio::main(flavor = "current_thread", start_paused = true)]
 async fn main() -> std::io::Result<()> {
     let args = PictureArgs::parse();
+    let ((), left) = record("chained merge", run(wrong)).await;
+    let ((), beside) = record("merge", run(right)).await;
     let print =
         |title, [a, b, c, d]: [usize; 4]| println!("{title}: of 1600 items a {a}, b {b}, c {c}, d {d}");
     print("wrong", shares(wrong(always_ready())).await);
     print("right", shares(right(always_ready())).await);
-    let ((), left) = record("chained merge", run(wrong)).await;
-    let ((), right) = record("merge", run(right)).await;
-    args.show(&left.beside(right))
+    args.show(&left.beside(beside))
 }
