@@ -7,3 +7,32 @@
     unreachable_pub,
     reason = "an example is a program: it has a `main`, which no test calls"
 )]
+
+#[path = "../../../examples/traps/chained_merge.rs"]
+mod chained_merge;
+
+#[tokio::test]
+async fn a_chained_merge_gives_its_last_source_half_of_the_turns() {
+    use chained_merge::{always_ready, shares, wrong};
+    assert_eq!(shares(wrong(always_ready())).await, [200, 200, 400, 800]);
+}
+
+#[tokio::test]
+async fn merge_gives_each_source_its_turn() {
+    use chained_merge::{always_ready, right, shares};
+    assert_eq!(shares(right(always_ready())).await, [400; 4]);
+}
+
+#[tokio::test]
+async fn one_merge_over_all_is_fair_in_other_crates_too() {
+    use chained_merge::{always_ready, shares};
+    use futures::StreamExt;
+    use futures_concurrency::stream::Merge;
+    assert_eq!(shares(futures::stream::select_all(always_ready())).await, [400; 4]);
+    assert_eq!(shares(always_ready().merge()).await, [400; 4]);
+    assert_eq!(shares(Vec::from(always_ready()).merge()).await, [400; 4]);
+    // Chooses at random where to begin.
+    let map: tokio_stream::StreamMap<_, _> = always_ready().into_iter().enumerate().collect();
+    let taken = shares(map.map(|(_, item)| item)).await;
+    assert!(taken.iter().all(|taken| (300..500).contains(taken)), "{taken:?}");
+}
