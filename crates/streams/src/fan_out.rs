@@ -75,7 +75,7 @@ impl<T> FanOut<T> {
     }
 
     /// As [`subscribe`](Self::subscribe), but when the queue is full publishing waits for room, for at most `patience`. After
-    /// that the subscriber is disconnected, so that it delays no further item.
+    /// that the subscriber is disconnected, so that it delays no further item. With a patience of zero that is at once.
     pub fn subscribe_blocking(&self, capacity: NonZeroUsize, patience: Duration) -> Receiver<T> {
         self.join(capacity, WhenFull::Disconnect, patience.min(FOR_EVER))
     }
@@ -108,11 +108,9 @@ impl<T> FanOut<T> {
     {
         let mut members = self.members.lock().await;
         let blocking = members.iter_mut().filter(|member| !member.patience.is_zero());
-        let mut full: Vec<_> = blocking.filter(|member| !member.sender.has_room()).collect();
+        let full: Vec<_> = blocking.filter(|member| !member.sender.has_room()).collect();
         if !full.is_empty() {
             let start = Instant::now();
-            // In the order of their deadlines: then each has its own, though they are waited for one after the other.
-            full.sort_by_key(|member| member.patience);
             for member in full {
                 // One whose time is up is still full: it is disconnected when the item is sent.
                 let _ = timeout_at(start + member.patience, member.sender.room()).await;

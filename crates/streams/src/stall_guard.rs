@@ -41,7 +41,7 @@ const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stalled {
     /// The consumer waited for the next item for so long.
-    #[error("the stream stalled: no item for {limit:?}, after {items} items")]
+    #[error("the stream stalled: no item for {limit:?} (items so far: {items})")]
     Idle {
         /// The limit.
         limit: Duration,
@@ -49,7 +49,7 @@ pub enum Stalled {
         items: u64,
     },
     /// The stream had not come to its end when its time was up.
-    #[error("the stream took longer than {limit:?}, with {items} items so far")]
+    #[error("the stream took longer than {limit:?} (items so far: {items})")]
     Total {
         /// The limit.
         limit: Duration,
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!((guarded.next().await, guarded.next().await), (Some(Ok(1)), Some(Ok(2))));
         let stalled = guarded.next().await.unwrap().unwrap_err();
         assert_eq!(stalled, Stalled::Idle { limit: ms(10), items: 2 });
-        assert_eq!(stalled.to_string(), "the stream stalled: no item for 10ms, after 2 items");
+        assert_eq!(stalled.to_string(), "the stream stalled: no item for 10ms (items so far: 2)");
         assert_eq!((guarded.next().await, start.elapsed()), (None, ms(28)));
 
         let start = Instant::now();
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!((guarded.next().await, guarded.next().await), (Some(Ok(1)), Some(Ok(2))));
         let stalled = guarded.next().await.unwrap().unwrap_err();
         assert_eq!(stalled, Stalled::Total { limit: ms(25), items: 2 });
-        assert_eq!(stalled.to_string(), "the stream took longer than 25ms, with 2 items so far");
+        assert_eq!(stalled.to_string(), "the stream took longer than 25ms (items so far: 2)");
         assert_eq!((guarded.next().await, start.elapsed()), (None, ms(25)));
     }
 

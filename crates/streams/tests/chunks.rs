@@ -50,7 +50,8 @@ fn cancellation_at_every_point() {
         let late = async move {
             sleep(Duration::from_secs(60)).await;
             let chunks = home.borrow_mut().take().expect("the subject has ended");
-            rest.borrow_mut().extend(chunks.collect::<Vec<_>>().await);
+            let all: Vec<_> = chunks.collect().await;
+            rest.borrow_mut().extend(all);
         };
         Scene::new(call).alongside(sending).alongside(late).check(move |_| {
             let chunks = all.borrow();

@@ -49,7 +49,10 @@ fn cancellation_of_publish_at_every_point() {
                 sleep(ms(20)).await;
             }
         };
-        let fast = async move { *fast_seen.borrow_mut() = fast.collect::<Vec<_>>().await };
+        let fast = async move {
+            let all = fast.collect().await;
+            *fast_seen.borrow_mut() = all;
+        };
         Scene::new(call).alongside(other).alongside(slow).alongside(fast).check(move |ended| {
             let (slow, fast): (Vec<Event<u64>>, Vec<Event<u64>>) = (of_slow.take(), of_fast.take());
             assert_eq!(slow, fast, "an item is for everybody or for nobody");
@@ -79,7 +82,10 @@ fn cancellation_of_a_subscriber_at_every_point() {
                 assert!(fan_out.publish(number).await >= 1);
             }
         };
-        let fast = async move { *seen.borrow_mut() = fast.collect::<Vec<_>>().await };
+        let fast = async move {
+            let all = fast.collect().await;
+            *seen.borrow_mut() = all;
+        };
         Scene::new(call).alongside(publish).alongside(fast).check(move |_| {
             assert!(all.borrow().iter().copied().eq((1..=4).map(Item)), "{:?}", all.borrow());
         })
@@ -278,7 +284,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
-            let (fan_out, start) = (FanOut::new(), Instant::now());
+            let fan_out = FanOut::new();
             let mut longest = 0;
             let mut reading = Vec::new();
             for number in 1..=20_u64 {
@@ -311,7 +317,6 @@ proptest! {
                 assert!(before.elapsed() <= ms(longest + 1), "{:?}", before.elapsed());
                 sleep(ms(every)).await;
             }
-            let _ = start;
             drop(fan_out);
             for (which, before, task) in reading {
                 let events = task.await.unwrap();

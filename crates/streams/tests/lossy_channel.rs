@@ -77,7 +77,8 @@ fn cancellation_of_next_at_every_point() {
             let mut back = Back(shared.borrow_mut().take(), shared.clone());
             for _ in 0..4 {
                 let next = parts.child("next", back.0.as_mut().expect("it is taken once").next());
-                seen.borrow_mut().extend(next.await);
+                let next = next.await;
+                seen.borrow_mut().extend(next);
             }
         };
         let sending = async move {
@@ -89,7 +90,8 @@ fn cancellation_of_next_at_every_point() {
         let late = async move {
             sleep(Duration::from_secs(60)).await;
             let receiver = home.borrow_mut().take().expect("the subject has ended");
-            rest.borrow_mut().extend(receiver.collect::<Vec<_>>().await);
+            let all: Vec<_> = receiver.collect().await;
+            rest.borrow_mut().extend(all);
         };
         Scene::new(call).alongside(sending).alongside(late).check(move |_| complete(&all.borrow(), 9))
     });

@@ -37,7 +37,8 @@ fn scene(make: Make, parts: &support::sweep::Parts) -> Scene<()> {
         let mut back = Back(shared.borrow_mut().take(), shared.clone());
         for _ in 0..2 {
             let next = parts.child("next", back.0.as_mut().expect("it is taken once").next());
-            seen.borrow_mut().extend(next.await);
+            let next = next.await;
+            seen.borrow_mut().extend(next);
         }
     };
     let sending = async move {
@@ -49,7 +50,8 @@ fn scene(make: Make, parts: &support::sweep::Parts) -> Scene<()> {
     let late = async move {
         sleep(Duration::from_secs(60)).await;
         let paced = home.borrow_mut().take().expect("the subject has ended");
-        rest.borrow_mut().extend(paced.collect::<Vec<_>>().await);
+        let all: Vec<_> = paced.collect().await;
+        rest.borrow_mut().extend(all);
     };
     Scene::new(call).alongside(sending).alongside(late).check(move |_| {
         let items = all.borrow();

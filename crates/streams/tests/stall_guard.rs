@@ -37,7 +37,8 @@ fn scene(parts: &support::sweep::Parts, longest: u64) -> Scene<()> {
         let mut back = Back(shared.borrow_mut().take(), shared.clone());
         for _ in 0..3 {
             let next = parts.child("next", back.0.as_mut().expect("it is taken once").next());
-            seen.borrow_mut().extend(next.await);
+            let next = next.await;
+            seen.borrow_mut().extend(next);
         }
     };
     let sending = async move {
@@ -50,7 +51,8 @@ fn scene(parts: &support::sweep::Parts, longest: u64) -> Scene<()> {
     let late = async move {
         sleep(Duration::from_secs(60)).await;
         let guarded = home.borrow_mut().take().expect("the subject has ended");
-        rest.borrow_mut().extend(guarded.collect::<Vec<_>>().await);
+        let all: Vec<_> = guarded.collect().await;
+        rest.borrow_mut().extend(all);
     };
     Scene::new(call).alongside(sending).alongside(late).check(move |_| {
         let expected = (1..=if longest < 50 { 8 } else { 6 }).map(Ok);
