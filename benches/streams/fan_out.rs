@@ -312,7 +312,7 @@ fn lossy_channel_tables(bench: &mut Bench) {
                 in_bursts(
                     n,
                     || broadcast::channel(CAPACITY.get()),
-                    |sender, item| drop(sender.send(item)),
+                    |sender, item| _ = sender.send(item),
                     async |mut receiver: broadcast::Receiver<usize>| {
                         let mut seen = 0;
                         while receiver.recv().await.is_ok() {
@@ -327,7 +327,7 @@ fn lossy_channel_tables(bench: &mut Bench) {
                 in_bursts(
                     n,
                     || async_channel::bounded(CAPACITY.get()),
-                    |sender, item| drop(sender.force_send(item)),
+                    |sender, item| _ = sender.force_send(item),
                     async |receiver: async_channel::Receiver<usize>| {
                         let mut seen = 0;
                         while receiver.recv().await.is_ok() {
@@ -342,7 +342,7 @@ fn lossy_channel_tables(bench: &mut Bench) {
                 in_bursts(
                     n,
                     || mpsc::channel(CAPACITY.get()),
-                    |sender, item| drop(sender.try_send(item)),
+                    |sender, item| _ = sender.try_send(item),
                     async |mut receiver: mpsc::Receiver<usize>| {
                         let mut seen = 0;
                         while receiver.recv().await.is_some() {
