@@ -33,11 +33,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use tokio::task::coop::{has_budget_remaining, poll_proceed};
+use tokio::task::coop::poll_proceed;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Longer than any program runs, and still an instant that exists.
 const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+/// After so many items out of one chunk other tasks have their turn, and the clock is looked at.
+const LOOK: usize = 64;
 
 /// The chunks of a stream: see [`chunks`]. No chunk is empty. After the end it may be polled again, and is still at its end.
 #[derive(Debug)]
@@ -57,7 +60,7 @@ pub struct Chunks<S: Stream> {
 }
 
 /// Chunks of at most `items`, each handed out at the latest `delay` after its first item was taken from `stream`. With a
-/// delay of zero a chunk is whatever is there.
+/// delay of zero nothing is waited for.
 ///
 /// A stream that is not `Unpin` is passed as `std::pin::pin!(stream)` or `Box::pin(stream)`.
 ///
@@ -93,7 +96,14 @@ impl<S: Stream + Unpin> Stream for Chunks<S> {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         while !this.ended && this.chunk.len() < this.items {
-            match this.poll_item(context) {
+            // A stream that is always ready must keep neither the thread nor the chunk.
+            if this.chunk.len() % LOOK == 0 {
+                if !this.chunk.is_empty() && Instant::now() >= this.due {
+                    break;
+                }
+                ready!(poll_proceed(context)).made_progress();
+            }
+            match this.stream.poll_next_unpin(context) {
                 Poll::Ready(Some(item)) => {
                     if this.chunk.is_empty() {
                         this.chunk.reserve_exact(this.usual);
@@ -118,14 +128,6 @@ impl<S: Stream + Unpin> Stream for Chunks<S> {
 }
 
 impl<S: Stream + Unpin> Chunks<S> {
-    /// The next item, unless the task has had its share of this turn: a stream that is always ready must not keep the thread.
-    fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
-        let budget = ready!(poll_proceed(context));
-        let item = ready!(self.stream.poll_next_unpin(context));
-        budget.made_progress();
-        Poll::Ready(item)
-    }
-
     /// Ready when the chunk is due; otherwise the task is woken then.
     fn poll_due(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.delay.is_zero() {
@@ -133,19 +135,14 @@ impl<S: Stream + Unpin> Chunks<S> {
         }
         let due = self.due;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        ready_at(timer.as_mut(), due, context)
+        ready!(timer.as_mut().poll(context));
+        // It ran out for an earlier chunk. Only now is it worth moving.
+        if timer.deadline() < due {
+            timer.as_mut().reset(due);
+            ready!(timer.as_mut().poll(context));
+        }
+        Poll::Ready(())
     }
-}
-
-/// Ready at `due`, which never moves back. The timer is moved only when it has run out for an earlier one.
-fn ready_at(mut timer: Pin<&mut Sleep>, due: Instant, context: &mut Context<'_>) -> Poll<()> {
-    let mut ready = timer.as_mut().poll(context);
-    if ready.is_ready() && timer.deadline() < due {
-        timer.as_mut().reset(due);
-        ready = timer.poll(context);
-    }
-    // A task that has had its share of this turn hears nothing from a timer.
-    if !has_budget_remaining() && Instant::now() >= due { Poll::Ready(()) } else { ready }
 }
 
 #[cfg(test)]
