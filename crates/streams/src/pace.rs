@@ -5,19 +5,17 @@
 //!
 //! | | |
 //! |---|---|
-//! | Order | the order of the stream, with gaps; what comes out is always the latest item, and the last item of the stream always comes out |
+//! | Order | the order of the stream, with gaps; the last item of the stream always comes out |
 //! | Errors | none of its own; an item that is an error is left out like any other, so handle errors before |
 //! | Cancellation | dropping the future of `next` loses nothing: the item that waits stays here, and so does the time when it is due |
 //! | Panics | a panic of the stream is the caller's panic, and loses no item |
 //! | Memory | O(1): one item and one timer |
-//! | Backpressure | none while it is polled: the stream is read as fast as it can; while nobody polls, nothing is read, and of what piled up only the latest comes out |
+//! | Backpressure | none while it is polled: the stream is read as fast as it can; while nobody polls, nothing is read; of what piled up only the latest comes out, and from `throttle` the first |
 //! | Clock | `tokio::time`; an item counts from when it is taken from the stream |
 //!
-//! | | what comes out | edge |
-//! |---|---|---|
-//! | [`debounce`] | the latest item, when none has come for `quiet` | trailing |
-//! | [`throttle`] | the first item at once, then the latest one at most once in each `period` | leading and trailing |
-//! | [`sample`] | the latest item at the end of each `period` in which one came | trailing, on a fixed beat |
+//! - [`debounce`]: the latest item, when none has come for `quiet` (trailing edge)
+//! - [`throttle`]: the first item at once, then the latest at most once in each `period` (leading and trailing edge)
+//! - [`sample`]: the latest item at the end of each `period` in which one came (trailing edge, on a fixed beat)
 //!
 //! ```
 //! use std::time::Duration;
@@ -140,19 +138,17 @@ impl<S: Stream + Unpin> Pace<S> {
         Poll::Ready(item)
     }
 
-    /// Puts `item` in the place of the one that waits, and says whether it may be handed out now.
+    /// Puts `item` in the place of the one that waits, and says whether it is the first of a throttled burst, which need not.
     fn accept(&mut self, item: S::Item) -> bool {
         let now = Instant::now();
         let waits = self.latest.replace(item).is_some();
         match self.rule {
-            Rule::Debounce => {
-                self.due = now + self.period;
-                return false;
-            }
+            Rule::Debounce => self.due = now + self.period,
             Rule::Sample { start } if !waits => self.due = beat(start, self.period, now),
-            Rule::Throttle | Rule::Sample { .. } => {}
+            Rule::Throttle => return !waits && now >= self.due,
+            Rule::Sample { .. } => {}
         }
-        now >= self.due
+        false
     }
 
     /// Ready when the item that waits is due; otherwise the task is woken then.
@@ -232,7 +228,7 @@ mod tests {
     async fn clock_of_zero_and_of_for_ever() {
         let there = || stream::iter(1..4).chain(stream::pending());
         assert_eq!(debounce(there(), Duration::ZERO).next().now_or_never(), Some(Some(3)));
-        assert_eq!(sample(there(), Duration::ZERO).next().now_or_never(), Some(Some(1)));
+        assert_eq!(sample(there(), Duration::ZERO).next().now_or_never(), Some(Some(3)));
         let all = throttle(there(), Duration::ZERO).take(3).collect::<Vec<_>>();
         assert_eq!(all.now_or_never(), Some(vec![1, 2, 3]));
         assert_eq!(seen(debounce(at(&KEYS), Duration::MAX)).await, [(230, 230)]);
@@ -286,10 +282,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn backpressure_is_not_polled_and_later_only_the_latest_comes() {
+    async fn backpressure_of_a_busy_consumer_leaves_the_latest() {
+        for pace in [debounce, throttle, sample] {
+            let (sender, receiver) = tokio::sync::mpsc::channel(8);
+            let stream =
+                Box::pin(stream::unfold(receiver, async |mut it| it.recv().await.map(|item| (item, it))));
+            let mut paced = pace(stream, ms(30));
+            sender.send(1).await.unwrap();
+            assert_eq!(paced.next().await, Some(1));
+            sender.send(2).await.unwrap();
+            assert_eq!(paced.next().now_or_never(), None);
+            for item in 3..=9 {
+                sleep(ms(20)).await;
+                sender.send(item).await.unwrap();
+            }
+            drop(sender);
+            assert_eq!(paced.collect::<Vec<u32>>().await, [9]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn backpressure_nothing_is_read_while_nobody_polls() {
         let mut paced = throttle(at(&KEYS), ms(30));
         assert_eq!(paced.next().await, Some(5));
         sleep(ms(120)).await;
-        assert_eq!(paced.next().await, Some(15), "the source is not read while nobody polls");
+        assert_eq!((paced.next().await, paced.next().await), (Some(15), Some(121)));
     }
 }
