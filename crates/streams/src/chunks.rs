@@ -97,7 +97,7 @@ impl<S: Stream + Unpin> Stream for Chunks<S> {
         let this = self.get_mut();
         while !this.ended && this.chunk.len() < this.items {
             // A stream that is always ready must keep neither the thread nor the chunk.
-            if this.chunk.len() % LOOK == 0 {
+            if this.chunk.len().is_multiple_of(LOOK) {
                 if !this.chunk.is_empty() && Instant::now() >= this.due {
                     break;
                 }
