@@ -116,6 +116,25 @@ async fn clock_is_kept_against_an_endless_stream() {
     assert!(turns.get() > 1);
 }
 
+/// The peer reserves the full count for each chunk, and looks at its timer only when nothing is ready.
+#[tokio::test(start_paused = true)]
+async fn memory_and_clock_of_the_peer_are_not_bounded() {
+    use tokio_stream::StreamExt as Peer;
+    const LIMIT: NonZeroUsize = NonZeroUsize::new(1_000_000).unwrap();
+    let one = || StreamExt::chain(stream::iter([7_u8]), stream::pending());
+    let peer =
+        StreamExt::next(&mut Box::pin(Peer::chunks_timeout(one(), LIMIT.get(), Duration::from_millis(5))))
+            .await;
+    assert!(peer.is_some_and(|chunk| chunk.len() == 1 && chunk.capacity() >= 1_000_000));
+    let own = StreamExt::next(&mut chunks(one(), LIMIT, Duration::from_millis(5))).await;
+    assert!(own.is_some_and(|chunk| chunk.len() == 1 && chunk.capacity() < 100));
+
+    let start = std::time::Instant::now();
+    let ready = std::iter::from_fn(|| (start.elapsed() < Duration::from_millis(50)).then_some(()));
+    let peer = Peer::chunks_timeout(stream::iter(ready), usize::MAX, Duration::from_millis(1));
+    assert_eq!(StreamExt::count(peer).await, 1, "ready for 50 ms, and due after one");
+}
+
 /// Chunks of one out of a stream that is always ready, for a consumer that never waits.
 #[tokio::test]
 async fn backpressure_gives_way_to_other_tasks() {

@@ -99,6 +99,14 @@ async fn clock_is_kept_against_an_endless_stream() {
     assert!(turns.get() > 1);
 }
 
+/// What tokio-stream calls throttle leaves nothing out.
+#[tokio::test(start_paused = true)]
+async fn order_of_another_throttle_has_no_gaps() {
+    let all: Vec<_> = tokio_stream::StreamExt::throttle(stream::iter(0..5), ms(30)).collect().await;
+    assert_eq!(all, [0, 1, 2, 3, 4]);
+    assert_eq!(throttle(stream::iter(0..5), ms(30)).collect::<Vec<_>>().await, [0, 4]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
