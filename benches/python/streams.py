@@ -79,11 +79,10 @@ async def chunks(n, items):
 
 
 async def trickle(n, take):
-    queue = asyncio.Queue(256)
+    queue = asyncio.Queue(1)
     taking = asyncio.create_task(take(queue))
     for item in range(n):
         await queue.put(item)
-        await asyncio.sleep(0)
     await queue.put(None)
     await taking
 

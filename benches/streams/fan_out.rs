@@ -257,12 +257,15 @@ async fn stalled_unbounded(n: usize) -> usize {
     seen
 }
 
-/// `n` items in bursts that fit, each followed by a turn for the receiver.
+/// How many items come at once.
+const BURST: usize = 16;
+
+/// `n` items in bursts that fit; the next one comes when the receiver has said that it has all of this one.
 fn in_bursts<S, R, F>(
     n: usize,
     make: impl Fn() -> (S, R) + Send + Sync + 'static,
     send: impl Fn(&mut S, usize) + Send + Sync + 'static,
-    read: impl Fn(R) -> F + Send + Sync + 'static,
+    read: impl Fn(R, Arc<Notify>) -> F + Send + Sync + 'static,
 ) -> Measure
 where
     S: Send + 'static,
@@ -275,11 +278,12 @@ where
         async move {
             let (make, send, read) = &*parts;
             let (mut sender, receiver) = make();
-            let reading = tokio::spawn(read(receiver));
-            for item in 0..n {
+            let turn = Arc::new(Notify::new());
+            let reading = tokio::spawn(read(receiver, turn.clone()));
+            for item in 1..=n {
                 send(&mut sender, item);
-                if item % 16 == 15 {
-                    yield_now().await;
+                if item.is_multiple_of(BURST) {
+                    turn.notified().await;
                 }
             }
             drop(sender);
@@ -288,10 +292,18 @@ where
     })
 }
 
-async fn read_lossy(mut receiver: Receiver<usize>) -> usize {
+/// Counts an item, and says so at the end of a burst.
+fn saw(seen: &mut usize, turn: &Notify) {
+    *seen += 1;
+    if seen.is_multiple_of(BURST) {
+        turn.notify_one();
+    }
+}
+
+async fn read_lossy(mut receiver: Receiver<usize>, turn: Arc<Notify>) -> usize {
     let mut seen = 0;
     while let Some(Event::Item(_)) = receiver.next().await {
-        seen += 1;
+        saw(&mut seen, &turn);
     }
     seen
 }
@@ -313,10 +325,10 @@ fn lossy_channel_tables(bench: &mut Bench) {
                     n,
                     || broadcast::channel(CAPACITY.get()),
                     |sender, item| _ = sender.send(item),
-                    async |mut receiver: broadcast::Receiver<usize>| {
+                    async |mut receiver: broadcast::Receiver<usize>, turn: Arc<Notify>| {
                         let mut seen = 0;
                         while receiver.recv().await.is_ok() {
-                            seen += 1;
+                            saw(&mut seen, &turn);
                         }
                         seen
                     },
@@ -328,10 +340,10 @@ fn lossy_channel_tables(bench: &mut Bench) {
                     n,
                     || async_channel::bounded(CAPACITY.get()),
                     |sender, item| _ = sender.force_send(item),
-                    async |receiver: async_channel::Receiver<usize>| {
+                    async |receiver: async_channel::Receiver<usize>, turn: Arc<Notify>| {
                         let mut seen = 0;
                         while receiver.recv().await.is_ok() {
-                            seen += 1;
+                            saw(&mut seen, &turn);
                         }
                         seen
                     },
@@ -343,10 +355,10 @@ fn lossy_channel_tables(bench: &mut Bench) {
                     n,
                     || mpsc::channel(CAPACITY.get()),
                     |sender, item| _ = sender.try_send(item),
-                    async |mut receiver: mpsc::Receiver<usize>| {
+                    async |mut receiver: mpsc::Receiver<usize>, turn: Arc<Notify>| {
                         let mut seen = 0;
                         while receiver.recv().await.is_some() {
-                            seen += 1;
+                            saw(&mut seen, &turn);
                         }
                         seen
                     },

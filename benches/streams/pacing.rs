@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::streams::{StallGuard, chunks, debounce, sample, throttle};
-use benches::{Bench, Flavour, Measure, Table, stopwatch, time};
+use benches::{Bench, Flavour, Measure, Table, time};
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -53,25 +53,22 @@ where
     })
 }
 
-/// As [`sent`], but whoever takes is woken for each item.
+/// As [`sent`], but there is room for one item only: whoever takes is woken for each.
 fn trickle<F>(n: usize, take: impl Fn(Source) -> F + Send + Sync + 'static) -> Measure
 where
     F: Future<Output = usize> + Send + 'static,
 {
     let take = Arc::new(take);
-    stopwatch(move || {
+    time(move || {
         let take = take.clone();
         async move {
-            let (sender, receiver) = mpsc::channel(256);
+            let (sender, receiver) = mpsc::channel(1);
             let taking = tokio::spawn(take(ReceiverStream::new(receiver)));
-            let start = std::time::Instant::now();
             for item in 0..n {
                 let _ = sender.send(item).await;
-                tokio::task::yield_now().await;
             }
             drop(sender);
             assert!(taking.await.is_ok_and(|taken| taken <= n));
-            start.elapsed()
         }
     })
 }
@@ -126,7 +123,7 @@ fn chunks_tables(bench: &mut Bench) {
 
     let n = bench.size(10_000);
     let title = format!("{} items that come one by one, chunks of {CHUNK} or 10 ms", short(n));
-    let table = Table::new("chunks", title, "ns/item", Flavour::Paused, n)
+    let table = Table::new("chunks", title, "ns/item", Flavour::CurrentThread, n)
         .recipe("chunks", trickle(n, |source| count(chunks(source, CHUNK, DELAY))))
         .peer(
             "tokio-stream chunks_timeout",
@@ -162,7 +159,7 @@ fn pace_tables(bench: &mut Bench) {
     for n in [1_000, 10_000, 100_000] {
         let n = bench.size(n);
         let title = |n| format!("{} items that come one by one", short(n));
-        let table = Table::new("pace", title(n), "ns/item", Flavour::Paused, n)
+        let table = Table::new("pace", title(n), "ns/item", Flavour::CurrentThread, n)
             .grown_from(title(1_000))
             .recipe("debounce", trickle(n, |source| StreamExt::count(debounce(source, DELAY))))
             .recipe("throttle", trickle(n, |source| StreamExt::count(throttle(source, DELAY))))
@@ -189,7 +186,7 @@ fn stall_guard_tables(bench: &mut Bench) {
     for n in [1_000, 10_000, 100_000] {
         let n = bench.size(n);
         let title = |n| format!("{} items that come one by one", short(n));
-        let table = Table::new("stall_guard", title(n), "ns/item", Flavour::Paused, n)
+        let table = Table::new("stall_guard", title(n), "ns/item", Flavour::CurrentThread, n)
             .grown_from(title(1_000))
             .recipe("idle", trickle(n, guard))
             .recipe("idle and total", trickle(n, total))

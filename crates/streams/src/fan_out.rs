@@ -112,8 +112,11 @@ impl<T> FanOut<T> {
         if !full.is_empty() {
             let start = Instant::now();
             for member in full {
-                // One whose time is up is still full: it is disconnected when the item is sent.
-                let _ = timeout_at(start + member.patience, member.sender.room()).await;
+                let deadline = start + member.patience;
+                if Instant::now() < deadline {
+                    // One whose time is up is still full: it is disconnected when the item is sent.
+                    let _ = timeout_at(deadline, member.sender.room()).await;
+                }
             }
         }
         members.append(&mut self.joining.lock().unwrap_or_else(PoisonError::into_inner));
