@@ -10,6 +10,8 @@
 
 #[path = "../../../examples/traps/chained_merge.rs"]
 mod chained_merge;
+#[path = "../../../examples/traps/lagged_broadcast.rs"]
+mod lagged_broadcast;
 
 #[tokio::test]
 async fn a_chained_merge_gives_its_last_source_half_of_the_turns() {
@@ -35,4 +37,34 @@ async fn one_merge_over_all_is_fair_in_other_crates_too() {
     let map: tokio_stream::StreamMap<_, _> = always_ready().into_iter().enumerate().collect();
     let taken = shares(map.map(|(_, item)| item)).await;
     assert!(taken.iter().all(|taken| (300..500).contains(taken)), "{taken:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lagged_broadcast_ends_a_while_let_ok() {
+    use lagged_broadcast::{Seen, wrong};
+    assert_eq!(wrong().await, Seen { handled: 4, lost: 0 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn fan_out_tells_what_was_lost_and_goes_on() {
+    use lagged_broadcast::{Seen, right};
+    assert_eq!(right().await, Seen { handled: 17, lost: 3 });
+}
+
+/// The error is no error of the channel: whoever handles it gets the rest.
+#[tokio::test]
+async fn a_lagged_broadcast_goes_on_when_the_error_is_handled() {
+    use tokio::sync::broadcast::{self, error::RecvError};
+    let (sender, mut receiver) = broadcast::channel(4);
+    (0..10).for_each(|event| _ = sender.send(event).expect("there is a receiver"));
+    drop(sender);
+    let (mut events, mut lost) = (Vec::new(), 0);
+    loop {
+        match receiver.recv().await {
+            Ok(event) => events.push(event),
+            Err(RecvError::Lagged(count)) => lost += count,
+            Err(RecvError::Closed) => break,
+        }
+    }
+    assert_eq!((events, lost), (vec![6, 7, 8, 9], 6));
 }
