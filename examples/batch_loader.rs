@@ -53,11 +53,11 @@ async fn main() -> anyhow::Result<ExitCode> {
     let request = AtomicUsize::new(0);
     let ask = move |ids: Vec<u32>| {
         let number = request.fetch_add(1, Relaxed) + 1;
-        println!("request {number}: {} users, {} to {}", ids.len(), ids[0], ids[ids.len() - 1]);
+        println!("request {number}: {} asked for, users {} to {}", ids.len(), ids[0], ids[ids.len() - 1]);
         ask_for(client.clone(), url.clone(), ids).try_lane(format!("request {number}"))
     };
     let call = async |loader: &BatchLoader<u32, String, reqwest::Error>, caller: u32| {
-        waiting("timer", sleep(Duration::from_millis(2 * u64::from(caller)))).await;
+        waiting("timer", sleep(Duration::from_millis(10 + 2 * u64::from(caller)))).await;
         // Two callers after one another want the same user.
         let load = waiting("batch", loader.load(caller / 2 + 1));
         if caller % 8 == 7 { timeout(Duration::from_millis(3), load).await.ok() } else { Some(load.await) }

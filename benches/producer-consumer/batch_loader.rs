@@ -146,7 +146,7 @@ async fn storm(n: usize, give_up: bool) {
     let callers = (0..n).map(|key| {
         let loader = loader.clone();
         async move {
-            if give_up && key % 2 == 0 {
+            if give_up && key.is_multiple_of(2) {
                 assert!(loader.load(key).now_or_never().is_none());
             } else {
                 assert!(loader.load(key).await.is_ok_and(|value| value == Some(key)));

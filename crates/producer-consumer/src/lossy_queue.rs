@@ -1,4 +1,4 @@
-//! Send without ever waiting: when the queue is full something is lost, and the receiver is told how much.
+//! Send without ever waiting: what a full queue loses is counted, and the receiver is told.
 //!
 //! Use it where a late item is worth less than a stalled sender: prices, positions, video frames, metrics. When nothing may be
 //! lost use `work_queue`; when only the newest item of all counts, use [`tokio::sync::watch`].

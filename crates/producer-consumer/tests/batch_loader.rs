@@ -181,7 +181,7 @@ async fn cancellation_on_several_threads_mixes_up_no_answer() {
             turns(keys[0] % 7).await;
             match keys[0] % 5 {
                 0 => Err("failed"),
-                1 if keys[0] % 2 == 0 => resume_unwind(Box::new("panicked")),
+                1 if keys[0].is_multiple_of(2) => resume_unwind(Box::new("panicked")),
                 _ => Ok(keys.into_iter().filter(|key| key % 3 > 0).map(|key| (key, key + 1)).collect()),
             }
         }
