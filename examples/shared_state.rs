@@ -29,7 +29,7 @@ struct Args {
     #[arg(long, default_value = "6", value_parser = clap::value_parser!(u64).range(1..=100))]
     pages: u64,
     /// Changes by each of 64 tasks in each of ten rounds, when the cost is measured
-    #[arg(long, default_value = "20", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    #[arg(long, default_value = "100", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     changes: u64,
     #[command(flatten)]
     picture: PictureArgs,

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-use benches::{Bench, Flavour, Measure, Table, time};
+use benches::{Bench, Flavour, Measure, Table, once, time};
 use locks::{Barrier, Condition, Event};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{JoinHandle, yield_now};
@@ -26,7 +26,7 @@ where
     S: Send + Sync + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    time(move || {
+    time_or_once(n > 10_000, move || {
         let state = Arc::new(state());
         async move {
             let tasks: Vec<_> = (0..n).map(|_| tokio::spawn(wait(state.clone()))).collect();
@@ -43,6 +43,11 @@ async fn join_all_in_turn(tasks: Vec<JoinHandle<()>>) {
     for task in tasks {
         task.await.expect("it neither panics nor is it aborted");
     }
+}
+
+/// What takes a tenth of a second and more is run once.
+fn time_or_once<F: Future + Send>(slow: bool, body: impl Fn() -> F + Send + Sync + 'static) -> Measure {
+    if slow { once(body) } else { time(body) }
 }
 
 /// What one writes by hand: listen, look, wait.
@@ -263,7 +268,7 @@ where
     S: Send + Sync + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    time(move || {
+    time_or_once(n > 100, move || {
         let state = Arc::new(state());
         async move {
             let tasks: Vec<_> = (0..n).map(|_| tokio::spawn(take(state.clone()))).collect();
