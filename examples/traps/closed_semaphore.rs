@@ -46,7 +46,7 @@ async fn outcomes(give_up: impl FnOnce(Arc<Semaphore>)) -> Vec<&'static str> {
 // ANCHOR: wrong
 /// What has become of three workers after 100 ms.
 pub async fn wrong() -> Vec<&'static str> {
-    outcomes(|connections| drop(connections)).await
+    outcomes(drop).await
 }
 // ANCHOR_END: wrong
 

@@ -13,8 +13,6 @@
 //! | Backpressure | a full mailbox makes callers wait; a request whose caller has left keeps its place until its turn |
 //! | Clock | `tokio::time`, for the limit of `stop` |
 //!
-//! The actor is one value with one owner, and addresses are handed out freely: none of them keeps the task alive.
-//!
 //! ```
 //! struct Add(u64);
 //! impl locks::Request<u64> for Add {
@@ -35,8 +33,7 @@ use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -47,9 +44,7 @@ pub trait Request<S>: Send + 'static {
     /// What comes back.
     type Reply: Send + 'static;
 
-    /// Does it. In an `impl` this can be an `async fn`.
-    ///
-    /// A handler that asks its own actor and awaits the reply waits for itself for ever.
+    /// Does it: an `async fn` in the `impl`. One that asks its own actor waits for itself for ever.
     fn handle(self, state: &mut S) -> impl Future<Output = Self::Reply> + Send;
 }
 
@@ -61,7 +56,7 @@ pub struct Actor<S> {
     task: AbortOnDropHandle<Result<S, String>>,
 }
 
-/// Where to send requests. Clones lead to the same actor.
+/// Where to send requests. Clones lead to the same actor, and none of them keeps it alive.
 #[derive(Debug)]
 pub struct Address<S> {
     /// The task holds the receiver, and drops it when it ends.
@@ -72,7 +67,7 @@ pub struct Address<S> {
 /// Why there is no reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
-    /// The actor has ended, or takes no more requests. This one has changed nothing.
+    /// The actor takes no more requests, or has ended. This one has changed nothing.
     #[error("the request was not begun: the actor has stopped")]
     NotBegun,
     /// The actor was aborted in the middle of it. It may be done in part.
@@ -98,6 +93,7 @@ pub enum StopError {
 }
 
 type Job<S> = Box<dyn for<'a> FnOnce(&'a mut S) -> BoxFuture<'a, Result<(), String>> + Send>;
+type Jobs<S> = mpsc::Receiver<Job<S>>;
 
 impl<S: Send + 'static> Actor<S> {
     /// Starts a task that owns `state`. At most `capacity` requests wait in its mailbox.
@@ -122,32 +118,29 @@ impl<S: Send + 'static> Actor<S> {
     pub async fn stop(mut self, limit: Duration) -> Result<S, StopError> {
         self.address.stopping.cancel();
         let in_time = timeout(limit, &mut self.task).await;
-        let (late, ended) = match in_time {
-            Ok(ended) => (false, ended),
-            Err(_) => {
-                self.task.abort();
-                (true, (&mut self.task).await)
-            }
+        let late = in_time.is_err();
+        self.task.abort(); // a task that has ended does not notice
+        let ended = match in_time {
+            Ok(ended) => ended,
+            Err(_) => (&mut self.task).await,
         };
         match ended.map_err(tokio::task::JoinError::try_into_panic) {
             Ok(Ok(state)) => Ok(state),
             Ok(Err(panicked)) => Err(StopError::Panicked(panicked)),
             Err(Ok(panic)) => Err(StopError::Panicked(message(&*panic))),
-            Err(Err(_)) if late => Err(StopError::Late(limit)),
-            Err(Err(_)) => Err(StopError::Shutdown),
+            Err(Err(_)) => Err(if late { StopError::Late(limit) } else { StopError::Shutdown }),
         }
     }
 }
 
 impl<S: Send + 'static> Address<S> {
-    /// Waits for a place in the mailbox, and then for the reply.
-    ///
-    /// When the call is dropped, a request that was not begun is withdrawn, and one that was begun is finished.
+    /// Waits for a place in the mailbox, and then for the reply. Dropping the call withdraws a request that was not begun; one
+    /// that was begun is finished.
     pub async fn ask<R: Request<S>>(&self, request: R) -> Result<R::Reply, AskError> {
         let place = self.stopping.run_until_cancelled(self.mailbox.reserve()).await;
         let Some(Ok(place)) = place else { return Err(AskError::NotBegun) };
-        let (reply, answer) = oneshot::channel();
-        place.send(job(request, Slot { reply: Some(reply), otherwise: AskError::NotBegun }));
+        let (caller, answer) = oneshot::channel();
+        place.send(job(request, Slot { caller: Some(caller), answer: Err(AskError::NotBegun) }));
         answer.await.unwrap_or(Err(AskError::Unfinished))
     }
 }
@@ -158,11 +151,7 @@ impl<S> Clone for Address<S> {
     }
 }
 
-async fn work<S>(
-    mut state: S,
-    mut jobs: mpsc::Receiver<Job<S>>,
-    stopping: CancellationToken,
-) -> Result<S, String> {
+async fn work<S>(mut state: S, mut jobs: Jobs<S>, stopping: CancellationToken) -> Result<S, String> {
     while let Some(Some(job)) = stopping.run_until_cancelled(jobs.recv()).await {
         job(&mut state).await?;
     }
@@ -173,47 +162,34 @@ async fn work<S>(
     Ok(state)
 }
 
-fn job<S: Send, R: Request<S>>(request: R, mut slot: Slot<R::Reply>) -> Job<S> {
+fn job<S: Send, R: Request<S>>(request: R, slot: Slot<R::Reply>) -> Job<S> {
     Box::new(move |state| {
         let turn = async move {
-            if slot.is_withdrawn() {
+            let mut slot = slot;
+            if slot.caller.as_ref().is_none_or(oneshot::Sender::is_closed) {
                 return Ok(());
             }
-            slot.otherwise = AskError::Unfinished;
-            match AssertUnwindSafe(async { request.handle(state).await }).catch_unwind().await {
-                Ok(reply) => slot.give(Ok(reply)),
-                Err(panic) => {
-                    let message = message(&*panic);
-                    slot.give(Err(AskError::Panicked(message.clone())));
-                    return Err(message);
-                }
-            }
-            Ok(())
+            slot.answer = Err(AskError::Unfinished);
+            let handled = AssertUnwindSafe(async { request.handle(state).await }).catch_unwind().await;
+            let handled = handled.map_err(|panic| message(&*panic));
+            let ended = handled.as_ref().map(|_| ()).map_err(String::clone);
+            slot.answer = handled.map_err(AskError::Panicked);
+            ended
         };
         turn.boxed()
     })
 }
 
-/// The way back to the caller. Dropped without a reply it says how far the request had come.
+/// The way back to a caller, who gets the answer that it holds when it is dropped.
 struct Slot<T> {
-    reply: Option<oneshot::Sender<Result<T, AskError>>>,
-    otherwise: AskError,
-}
-
-impl<T> Slot<T> {
-    fn is_withdrawn(&self) -> bool {
-        self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
-    }
-
-    fn give(&mut self, reply: Result<T, AskError>) {
-        // The caller may have left.
-        let _ = self.reply.take().map(|caller| caller.send(reply));
-    }
+    caller: Option<oneshot::Sender<Result<T, AskError>>>,
+    answer: Result<T, AskError>,
 }
 
 impl<T> Drop for Slot<T> {
     fn drop(&mut self) {
-        self.give(Err(self.otherwise.clone()));
+        let answer = std::mem::replace(&mut self.answer, Err(AskError::Unfinished));
+        let _ = self.caller.take().map(|caller| caller.send(answer)); // the caller may have left
     }
 }
 
