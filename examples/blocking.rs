@@ -100,7 +100,7 @@ async fn read(mut files: Vec<PathBuf>, offload: &Offload) -> anyhow::Result<Vec<
     if files.is_empty() {
         for number in 1..=6_u8 {
             let path = folder.path().join(format!("file {number}"));
-            blocking::replace_file(offload, &path, vec![number; 200_000 * usize::from(1 + number % 2)])
+            blocking::replace_file(offload, &path, vec![number; 120_000 * usize::from(1 + number % 2)])
                 .await?;
             files.push(path);
         }
@@ -162,6 +162,7 @@ async fn look(
         // One more beat, which is late if the worker was busy.
         sleep(3 * BEAT).await;
         heart.abort();
+        let _ = heart.await;
         anyhow::ensure!(hashes == expected, "{name}: not the same hashes");
         println!("{name:>16} {:>6} ms {:>6} ms", took.as_millis(), latest.load(Ordering::Relaxed));
         Ok(())

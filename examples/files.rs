@@ -57,8 +57,8 @@ async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     let folder = TempDir::new().context("cannot make a temporary folder")?;
     if args.files.is_empty() {
         for number in 1..=8_usize {
-            let path = folder.path().join(format!("notes {number}"));
-            replace_file(&offload, &path, "a colour, ".repeat(number * 20_000)).await?;
+            let path = folder.path().join(format!("page {number}"));
+            replace_file(&offload, &path, "a colour, ".repeat(number * 300)).await?;
             args.files.push(path);
         }
     }

@@ -60,7 +60,7 @@ pub async fn beside_a_heartbeat<T>(work: impl AsyncFnOnce(Arc<AtomicU32>) -> T) 
     };
     let heartbeat = tokio::spawn(heartbeat.lane("heartbeat"));
     sleep(Duration::from_millis(10)).await;
-    let result = work(beats).lane("query").await;
+    let result = waiting("join", work(beats)).lane("query").await;
     sleep(Duration::from_millis(10)).await;
     heartbeat.abort();
     result

@@ -25,7 +25,7 @@
 //!     let (watchdog, now) = (Watchdog::new(Duration::from_millis(100)), Instant::now());
 //!     let seconds = |seconds| watchdog.check(now + Duration::from_secs(seconds));
 //!     watchdog.watch("resize", async { seconds(1); seconds(2) }).await;
-//!     assert_eq!(seconds(3)[0].to_string(), "resize blocked its thread for 2s");
+//!     assert_eq!(seconds(3)[0].to_string(), "resize blocked its thread for 2.0s");
 //! }
 //! ```
 
@@ -81,7 +81,7 @@ pub struct Stall {
 impl fmt::Display for Stall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verb = if self.over { "blocked" } else { "has been blocking" };
-        write!(f, "{} {verb} its thread for {:?}", self.name, self.took)
+        write!(f, "{} {verb} its thread for {:.1?}", self.name, self.took)
     }
 }
 
@@ -273,7 +273,7 @@ mod tests {
         assert!(first.is_empty());
         assert_eq!(
             second,
-            ["inner has been blocking its thread for 1s", "outer has been blocking its thread for 1s"]
+            ["inner has been blocking its thread for 1.0s", "outer has been blocking its thread for 1.0s"]
         );
     }
 
@@ -286,10 +286,10 @@ mod tests {
             (reports, check(6), check(7))
         });
         let (reports, over, again) = task.await;
-        assert_eq!(reports, ["resize has been blocking its thread for 1s"]);
-        assert_eq!(over, ["resize blocked its thread for 5s"]);
-        assert_eq!(again, ["resize has been blocking its thread for 1s"]);
-        assert_eq!(check(9), ["resize blocked its thread for 3s"]);
+        assert_eq!(reports, ["resize has been blocking its thread for 1.0s"]);
+        assert_eq!(over, ["resize blocked its thread for 5.0s"]);
+        assert_eq!(again, ["resize has been blocking its thread for 1.0s"]);
+        assert_eq!(check(9), ["resize blocked its thread for 3.0s"]);
         assert!(check(10).is_empty());
     }
 
@@ -327,7 +327,7 @@ mod tests {
         });
         let task = tokio::spawn(async move { task.await });
         assert_eq!(task.await.unwrap_err().into_panic().downcast_ref(), Some(&"bad"));
-        assert_eq!(check(3), ["bad blocked its thread for 2s"]);
+        assert_eq!(check(3), ["bad blocked its thread for 2.0s"]);
     }
 
     #[test]
