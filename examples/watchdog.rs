@@ -46,7 +46,7 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let watchdog = Watchdog::new(Duration::from_millis(args.limit));
     let start = Instant::now();
-    let checks = watchdog.start(move |stall| say(start, stall)).context("cannot start the watchdog")?;
+    let mut checks = watchdog.start(move |stall| say(start, stall)).context("cannot start the watchdog")?;
     let (ended, picture) = record("service", async {
         let polite = ["mail", "report", "poll"].map(|name| {
             let task = async {

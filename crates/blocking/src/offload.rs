@@ -34,7 +34,7 @@ use std::any::Any;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use tokio::runtime::Handle;
@@ -79,23 +79,20 @@ pub struct Caller(Arc<State>);
 #[derive(Debug)]
 struct State {
     gone: AtomicBool,
-    /// Emptied by whichever is first, the end of the work or the call that has its output: the place is free when the call
-    /// returns, and a call that is not polled does not keep it.
+    /// Emptied at the end of the work, or before that by the call that has the output: when it returns, the place is free.
     place: Mutex<Option<OwnedSemaphorePermit>>,
-}
-
-impl State {
-    fn release(&self) {
-        let place = lock(&self.place).take();
-        // Not under the lock: it wakes the next in turn.
-        drop(place);
-    }
 }
 
 impl Caller {
     /// Whether the call was dropped, so that nobody wants the output. Long work asks between its steps, and returns early.
     pub fn is_gone(&self) -> bool {
         self.0.gone.load(Ordering::Relaxed)
+    }
+
+    fn release(&self) {
+        // In two steps, so that the next in turn is not woken under the lock.
+        let place = lock(&self.0.place).take();
+        drop(place);
     }
 }
 
@@ -115,12 +112,8 @@ impl<S: Threads> Offload<S> {
     /// At most `limit` at a time, on these `threads`.
     pub fn on(threads: S, limit: NonZeroUsize) -> Self {
         let limit = u32::try_from(limit.get().min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
-        Offload {
-            threads,
-            places: Arc::new(Semaphore::new(limit as usize)),
-            limit,
-            orphan: Orphan::default(),
-        }
+        let places = Arc::new(Semaphore::new(limit as usize));
+        Offload { threads, places, limit, orphan: Orphan::default() }
     }
 
     /// Waits for a place, runs `work` on another thread and returns its output.
@@ -130,13 +123,12 @@ impl<S: Threads> Offload<S> {
     ) -> Result<T, NotRun> {
         let place = self.places.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (sender, receiver) = oneshot::channel();
-        let state = State { gone: AtomicBool::new(false), place: Mutex::new(Some(place)) };
-        let caller = Caller(Arc::new(state));
+        let caller = Caller(Arc::new(State { gone: AtomicBool::new(false), place: Mutex::new(Some(place)) }));
         let mut call = Call { caller: caller.clone(), receiver, orphan: self.orphan.clone() };
-        let (place, orphan) = (Place(caller.clone()), self.orphan.clone());
-        self.threads.spawn(move || job(work, &caller, sender, &orphan, place));
+        let orphan = self.orphan.clone();
+        self.threads.spawn(move || job(work, &caller, sender, &orphan));
         let end = (&mut call.receiver).await;
-        call.caller.0.release();
+        call.caller.release();
         match end {
             Ok(Ok(Some(output))) => Ok(output),
             Ok(Err(panic)) => resume_unwind(panic),
@@ -163,7 +155,6 @@ fn job<T>(
     caller: &Caller,
     sender: oneshot::Sender<End<T>>,
     orphan: &Orphan,
-    place: Place,
 ) {
     let end = catch_unwind(AssertUnwindSafe(move || (!caller.is_gone()).then(|| work(caller))));
     // With nobody to take it, an output is dropped here and now, while its place is still taken.
@@ -172,16 +163,7 @@ fn job<T>(
     if let Err(panic) = dropped {
         keep(orphan, panic);
     }
-    drop(place);
-}
-
-/// The place of work that was not run or has ended.
-struct Place(Caller);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.0.release();
-    }
+    caller.release();
 }
 
 /// A call that waits for its work. Its drop tells the work.
@@ -208,7 +190,7 @@ fn keep(orphan: &Orphan, panic: Box<dyn Any + Send>) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(before)));
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing that can panic happens under the lock.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

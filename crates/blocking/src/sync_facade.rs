@@ -35,7 +35,7 @@ use std::future::Future;
 use std::io;
 use std::task::{Context, Waker};
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::coop::poll_proceed;
 
 /// A runtime for sync callers. Share it by reference or in an `Arc`.
@@ -93,15 +93,15 @@ impl Drop for SyncFacade {
 
 /// Whether Tokio polls a task, or the future of a `block_on`, on this thread now.
 ///
-/// `Handle::try_current` is no answer: there is a handle in `spawn_blocking` too, where blocking is right. But what is polled
-/// has a budget of operations, at most 255, and what may block has none. A unit that was taken comes back when its guard is
-/// dropped.
+/// Where there is no handle there is no task. The reverse is not true: there is one in `spawn_blocking` too, where blocking is
+/// right. But what is polled has a budget of operations, at most 255, and what may block has none. A unit that was taken
+/// comes back when its guard is dropped.
 fn is_inside_task() -> bool {
     fn ends_within(units: u8, context: &mut Context<'_>) -> bool {
         let unit = poll_proceed(context);
         unit.is_pending() || units > 0 && ends_within(units - 1, context)
     }
-    ends_within(u8::MAX, &mut Context::from_waker(Waker::noop()))
+    Handle::try_current().is_ok() && ends_within(u8::MAX, &mut Context::from_waker(Waker::noop()))
 }
 
 #[cfg(test)]
@@ -201,7 +201,7 @@ mod tests {
         let facade = facade();
         let here = Rc::new(7);
         assert_eq!(facade.call(async { *here }), Ok(7));
-        let workers = facade.call(async { tokio::runtime::Handle::current().metrics().num_workers() });
+        let workers = facade.call(async { Handle::current().metrics().num_workers() });
         assert_eq!(workers, Ok(1));
     }
 }

@@ -49,21 +49,17 @@ pub struct Watchdog {
     watched: Arc<Mutex<Watched>>,
 }
 
-#[derive(Debug, Default)]
-struct Watched {
-    next: u64,
-    entries: BTreeMap<u64, Entry>,
-}
+type Watched = BTreeMap<u64, Entry>;
 
 #[derive(Debug)]
 struct Entry {
     name: Cow<'static, str>,
-    /// One more at the begin of each poll, and one more at its end: odd while it is polled. The future counts.
+    /// Counts the begin and the end of each poll: odd while it is polled.
     steps: Arc<AtomicU64>,
     /// The steps at the last check, and when a check first saw them.
-    seen: Option<(u64, Instant)>,
+    seen: (u64, Instant),
     reported: bool,
-    /// The future was dropped, and the end of its stall is still to be reported.
+    /// It was dropped, and the end of its stall is still to be reported.
     gone: bool,
 }
 
@@ -97,21 +93,22 @@ impl Watchdog {
         N: Into<Cow<'static, str>>,
         F: Future,
     {
-        let steps = Arc::new(AtomicU64::new(0));
+        let (name, steps) = (name.into(), Arc::new(AtomicU64::new(0)));
         let mut watched = lock(&self.watched);
-        let id = watched.next;
-        watched.next += 1;
-        let entry =
-            Entry { name: name.into(), steps: steps.clone(), seen: None, reported: false, gone: false };
-        watched.entries.insert(id, entry);
-        drop(watched);
+        let id = watched.last_key_value().map_or(0, |(last, _)| last + 1);
+        let seen = (0, Instant::now());
+        watched.insert(id, Entry { name, steps: steps.clone(), seen, reported: false, gone: false });
         let entered = Entered { id, watched: self.watched.clone() };
         async move {
             let _entered = entered;
             let mut future = pin!(future);
             poll_fn(|context| {
-                let _step = Step::begin(&steps);
-                future.as_mut().poll(context)
+                // Only the thread that polls writes, so one more need not be one operation.
+                let before = steps.load(Ordering::Relaxed);
+                steps.store(before + 1, Ordering::Relaxed);
+                let polled = future.as_mut().poll(context);
+                steps.store(before + 2, Ordering::Relaxed);
+                polled
             })
             .await
         }
@@ -120,27 +117,16 @@ impl Watchdog {
     /// Looks at all futures, at the time `now`, and returns what has to be reported.
     pub fn check(&self, now: Instant) -> Vec<Stall> {
         let mut stalls = Vec::new();
-        lock(&self.watched).entries.retain(|_, entry| {
-            let steps = entry.steps.load(Ordering::Relaxed);
-            let mut stall = |since, over| {
-                let took = now.saturating_duration_since(since);
+        lock(&self.watched).retain(|_, entry| {
+            let (steps, (seen, since)) = (entry.steps.load(Ordering::Relaxed), entry.seen);
+            let took = now.saturating_duration_since(since);
+            let over = steps != seen || entry.gone;
+            let is_news =
+                if over { entry.reported } else { !entry.reported && steps % 2 == 1 && took >= self.limit };
+            entry.seen = if over { (steps, now) } else { (seen, since) };
+            if is_news {
+                entry.reported = !over;
                 stalls.push(Stall { name: entry.name.clone(), took, over });
-            };
-            match entry.seen {
-                Some((seen, since)) if seen == steps => {
-                    let is_stall = steps % 2 == 1 && now.saturating_duration_since(since) >= self.limit;
-                    if is_stall && !entry.reported {
-                        entry.reported = true;
-                        stall(since, false);
-                    }
-                }
-                before => {
-                    if let Some((_, since)) = before.filter(|_| entry.reported) {
-                        stall(since, true);
-                    }
-                    entry.reported = false;
-                    entry.seen = Some((steps, now));
-                }
             }
             !entry.gone
         });
@@ -156,10 +142,7 @@ impl Watchdog {
             let mut end = Ok(());
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(every) {
                 for stall in watchdog.check(Instant::now()) {
-                    let reported = catch_unwind(AssertUnwindSafe(|| report(stall)));
-                    if reported.is_err() {
-                        end = reported;
-                    }
+                    end = catch_unwind(AssertUnwindSafe(|| report(stall))).and(end);
                 }
             }
             end
@@ -180,14 +163,10 @@ pub struct Checks {
 
 impl Checks {
     /// Ends the checks. An error is the latest panic of a report, with its payload.
-    pub fn stop(mut self) -> thread::Result<()> {
-        self.end()
-    }
-
-    fn end(&mut self) -> thread::Result<()> {
+    pub fn stop(&mut self) -> thread::Result<()> {
         self.stop = None;
-        let own = |thread: &JoinHandle<_>| thread.thread().id() == thread::current().id();
-        let thread = self.thread.take().filter(|thread| !own(thread));
+        // A report that does this would wait for itself.
+        let thread = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id());
         thread.map_or(Ok(()), |thread| thread.join().and_then(|end| end))
     }
 }
@@ -195,29 +174,7 @@ impl Checks {
 impl Drop for Checks {
     fn drop(&mut self) {
         // Whoever wants to know of a panic calls `stop`.
-        let _ = self.end();
-    }
-}
-
-/// One poll: when it is dropped, also by a panic, the poll is over.
-struct Step<'a>(&'a AtomicU64);
-
-impl<'a> Step<'a> {
-    fn begin(steps: &'a AtomicU64) -> Self {
-        let step = Step(steps);
-        step.count();
-        step
-    }
-
-    /// Only the thread that polls the future writes, so this need not be one operation.
-    fn count(&self) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-    }
-}
-
-impl Drop for Step<'_> {
-    fn drop(&mut self) {
-        self.count();
+        let _ = self.stop();
     }
 }
 
@@ -230,9 +187,9 @@ struct Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         let mut watched = lock(&self.watched);
-        match watched.entries.get_mut(&self.id) {
+        match watched.get_mut(&self.id) {
             Some(entry) if entry.reported => entry.gone = true,
-            _ => _ = watched.entries.remove(&self.id),
+            _ => _ = watched.remove(&self.id),
         }
     }
 }
@@ -306,7 +263,7 @@ mod tests {
     #[tokio::test]
     async fn cancellation_forgets_the_name_and_memory_is_an_entry_for_each() {
         let (watchdog, _) = watchdog();
-        let names = || lock(&watchdog.watched).entries.len();
+        let names = || lock(&watchdog.watched).len();
         let futures: Vec<_> =
             (0..9).map(|number| watchdog.watch(format!("task {number}"), ready(()))).collect();
         assert_eq!(names(), 9);
@@ -338,7 +295,7 @@ mod tests {
             let _ = sender.send(stall);
             resume_unwind(Box::new("in the report"))
         };
-        let checks = watchdog.start(report).unwrap();
+        let mut checks = watchdog.start(report).unwrap();
         // There is no runtime, so the poll may wait for the report.
         let mut blocks = Box::pin(watchdog.watch("blocks", async { reports.blocking_recv() }));
         let polled = blocks.as_mut().poll(&mut Context::from_waker(Waker::noop()));

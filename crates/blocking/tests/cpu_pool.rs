@@ -160,7 +160,7 @@ fn cancellation_of_the_pool_itself_ends_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backpressure_of_many_calls_from_several_threads() {
     let (pool, inside) = (pool(2, 3), Arc::new(AtomicUsize::new(0)));
-    let calls: Vec<_> = (0..100_000_u64)
+    let calls: Vec<_> = (0..20_000_u64)
         .map(|number| {
             let (pool, inside) = (pool.clone(), inside.clone());
             let call = tokio::spawn(async move {
@@ -187,7 +187,7 @@ async fn backpressure_of_many_calls_from_several_threads() {
             Err(error) => assert!(error.is_cancelled(), "{error}"),
         }
     }
-    assert!(ended >= 80_000);
+    assert!(ended >= 16_000);
     pool.drain().await.unwrap();
 }
 
