@@ -27,7 +27,7 @@ struct Args {
     /// Which files, of at most 64 MiB; without any, eight new ones in a temporary folder
     files: Vec<PathBuf>,
     /// The word to be replaced
-    #[arg(long, default_value = "colour")]
+    #[arg(long, default_value = "colour", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     from: String,
     /// What to put in its place
     #[arg(long, default_value = "color")]
@@ -98,10 +98,16 @@ fn name(path: &Path) -> String {
 /// How often the word was replaced. A file without it is not written.
 async fn change(offload: &Offload, path: &Path, from: &str, to: &str) -> anyhow::Result<usize> {
     let contents = waiting("io", read_file(offload, path, LARGEST)).await?;
-    let text = String::from_utf8(contents).with_context(|| format!("{} is no text", path.display()))?;
-    let count = if from.is_empty() { 0 } else { text.matches(from).count() };
+    let (from, to) = (from.to_string(), to.to_string());
+    // Searching a large file would keep the other tasks waiting.
+    let search = offload.run(move |_| {
+        let text = String::from_utf8(contents)?;
+        Ok::<_, std::string::FromUtf8Error>((text.matches(&from).count(), text.replace(&from, &to)))
+    });
+    let searched = waiting("join", search).await?;
+    let (count, text) = searched.with_context(|| format!("{} is no text", path.display()))?;
     if count > 0 {
-        waiting("io", replace_file(offload, path, text.replace(from, to))).await?;
+        waiting("io", replace_file(offload, path, text)).await?;
     }
     Ok(count)
 }

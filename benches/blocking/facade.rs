@@ -10,14 +10,17 @@ use benches::{Bench, Flavour, Measure, Table, once, stopwatch, time};
 use blocking::{Offload, SyncFacade};
 use futures::future::join_all;
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 pub(crate) fn tables(bench: &mut Bench) {
     let n = bench.size(1_000);
     let title = format!("{n} calls from sync code, one after another, of a future that is ready");
-    let facade = SyncFacade::new().expect("a thread can be had");
+    let facade = Arc::new(SyncFacade::new().expect("a thread can be had"));
+    let same = facade.clone();
     let recipe = on_a_thread(n, move || _ = facade.call(ready(7)));
+    let offloaded = on_a_blocking_thread(n, move || _ = same.call(ready(7)));
     let bare =
         Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread can be had");
     let bare = on_a_thread(n, move || _ = bare.block_on(ready(7)));
@@ -28,6 +31,7 @@ pub(crate) fn tables(bench: &mut Bench) {
     let handle = sending(n);
     let table = Table::new("sync_facade", title, "ns/call", Flavour::CurrentThread, n)
         .recipe("sync_facade", recipe)
+        .recipe("sync_facade, in spawn_blocking", offloaded)
         .peer("a new current-thread runtime for each call", fresh)
         .peer("a task on a running runtime, and a channel back", handle)
         .floor("Runtime::block_on", bare)
@@ -76,18 +80,30 @@ fn blocking_wait(wait: Duration) {
     thread::park_timeout(wait);
 }
 
-/// Times `n` calls on a thread where blocking is allowed.
+/// Times `n` calls on a plain thread.
 fn on_a_thread(n: usize, call: impl Fn() + Send + Sync + 'static) -> Measure {
     let call = Arc::new(call);
     stopwatch(move || {
+        let (call, (sender, elapsed)) = (call.clone(), oneshot::channel());
+        thread::spawn(move || sender.send(repeat(n, &*call)));
+        async move { elapsed.await.unwrap_or_default() }
+    })
+}
+
+/// Times `n` calls on a runtime's thread for blocking work.
+fn on_a_blocking_thread(n: usize, call: impl Fn() + Send + Sync + 'static) -> Measure {
+    let call = Arc::new(call);
+    stopwatch(move || {
         let call = call.clone();
-        let calls = spawn_blocking(move || {
-            let start = Instant::now();
-            (0..n).for_each(|_| call());
-            start.elapsed()
-        });
+        let calls = spawn_blocking(move || repeat(n, &*call));
         async move { calls.await.unwrap_or_default() }
     })
+}
+
+fn repeat(n: usize, call: &impl Fn()) -> Duration {
+    let start = Instant::now();
+    (0..n).for_each(|_| call());
+    start.elapsed()
 }
 
 /// What one writes without `block_on`: the future is sent to a runtime, and the answer comes back through a channel.
@@ -104,7 +120,7 @@ fn send<F>(handle: &Handle, future: F) -> Option<F::Output>
 where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     handle.spawn(async move { _ = sender.send(future.await) });
     receiver.blocking_recv().ok()
 }
