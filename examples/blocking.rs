@@ -14,10 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use blocking::{CpuPool, Offload, cpu_pool, read_file};
 use clap::Parser;
-use futures::future::try_join_all;
+use futures::FutureExt;
+use futures::future::{BoxFuture, try_join_all};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use support::lanes::{LaneExt, Picture, PictureArgs, level, record, waiting};
@@ -69,27 +70,27 @@ async fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let pool = cpu_pool(args.threads, args.threads).context("cannot start the threads")?;
     let contents: Contents = Arc::new(read(args.files.clone(), &offload).await?);
 
-    println!(
-        "{} files on one worker thread: all hashed after, and longest delay of another task",
-        contents.len()
-    );
-    let ways = async {
-        let (files, expected) = (contents.clone(), hashes(&contents));
-        let in_task =
-            look("in the task", expected.clone(), async move { Ok(in_the_task(&files).await) }).await?;
-        let files = contents.clone();
-        let offloaded =
-            look("offload", expected.clone(), async move { offloaded(&files, &offload).await }).await?;
-        let files = contents.clone();
-        look("cpu_pool", expected.clone(), async move { on_the_pool(&files, &pool).await }).await?;
-        let files = contents.clone();
-        look("block_in_place", expected, async move { Ok(block_in_place(|| hashes(&files))) }).await?;
-        anyhow::Ok(in_task.beside(offloaded))
-    };
-    tokio::select! {
-        picture = ways => args.picture.show(&picture?).context("cannot write the picture")?,
-        // An error means that signals cannot be caught: then there is nothing to wait for.
-        Ok(()) = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
+    let expected = hashes(&contents);
+    let [task, work, cores, place] = [(); 4].map(|()| contents.clone());
+    let ways: [(&str, BoxFuture<'static, anyhow::Result<Vec<Hash>>>); 4] = [
+        ("in the task", async move { Ok(in_the_task(&task).await) }.boxed()),
+        ("offload", async move { offloaded(&work, &offload).await }.boxed()),
+        ("cpu_pool", async move { on_the_pool(&cores, &pool).await }.boxed()),
+        ("block_in_place", async move { Ok(block_in_place(|| hashes(&place))) }.boxed()),
+    ];
+    let mut pictures = Vec::new();
+    for (name, way) in ways {
+        let (hashed, picture) = look(name, way).await;
+        let Some(hashed) = hashed else {
+            args.picture.show(&picture).context("cannot write the picture")?;
+            return Ok(ExitCode::from(130));
+        };
+        ensure!(hashed? == expected, "{name}: not the same hashes");
+        pictures.push(picture);
+    }
+    let mut pictures = pictures.into_iter();
+    if let Some((in_the_task, offloaded)) = pictures.next().zip(pictures.next()) {
+        args.picture.show(&in_the_task.beside(offloaded)).context("cannot write the picture")?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -146,29 +147,35 @@ async fn on_the_pool(contents: &Contents, pool: &CpuPool) -> anyhow::Result<Vec<
     Ok(pool.run(move |_| files.par_iter().map(|(_, contents)| hash(contents)).collect()).await?)
 }
 
-/// Runs one way as a task beside a heartbeat, and prints what came of it.
+/// Runs one way as a task beside a heartbeat, and prints what came of it. `None` after Ctrl-C.
 async fn look(
     name: &str,
-    expected: Vec<Hash>,
-    way: impl Future<Output = anyhow::Result<Vec<Hash>>> + Send + 'static,
-) -> anyhow::Result<Picture> {
-    let (result, picture) = record(name, async {
+    way: BoxFuture<'static, anyhow::Result<Vec<Hash>>>,
+) -> (Option<anyhow::Result<Vec<Hash>>>, Picture) {
+    record(name, async {
         let latest = Arc::new(AtomicU64::new(0));
         let heart: JoinHandle<()> = tokio::spawn(heartbeat(latest.clone()).lane("heartbeat"));
         sleep(3 * BEAT).await;
         let start = Instant::now();
-        let hashes = tokio::spawn(way).await.context("the way panicked")??;
-        let took = start.elapsed();
+        let mut way = tokio::spawn(way);
+        let hashed = tokio::select! {
+            hashed = &mut way => Some(hashed.context("the way panicked").and_then(|hashes| hashes)),
+            // An error means that signals cannot be caught: then there is nothing to wait for.
+            Ok(()) = tokio::signal::ctrl_c() => {
+                way.abort();
+                None
+            }
+        };
+        let took = start.elapsed().as_millis();
         // One more beat, which is late if the worker was busy.
         sleep(3 * BEAT).await;
         heart.abort();
         let _ = heart.await;
-        anyhow::ensure!(hashes == expected, "{name}: not the same hashes");
-        println!("{name:>16} {:>6} ms {:>6} ms", took.as_millis(), latest.load(Ordering::Relaxed));
-        Ok(())
+        let latest = latest.load(Ordering::Relaxed);
+        println!("{name:>14}: all hashed after {took:>4} ms, another task waited up to {latest:>4} ms");
+        hashed
     })
-    .await;
-    result.map(|()| picture)
+    .await
 }
 
 async fn heartbeat(latest: Arc<AtomicU64>) {
