@@ -131,6 +131,7 @@ fn replace(path: &Path, contents: &[u8], caller: &Caller) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
     use std::num::NonZeroUsize;
     use std::pin::pin;
     use std::task::{Context, Waker};

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | Order | work begins in the order of the calls (each call's first poll) and ends in any order |
 //! | Errors | [`NotRun`] when there is no runtime for the work any more; the work's own errors are its output |
-//! | Cancellation | dropping a call whose work has not begun: it never runs. Work that runs cannot be stopped from outside: it sees [`Caller::is_gone`], keeps its place until it ends, and [`drain`](Offload::drain) waits for it |
+//! | Cancellation | dropping a call drops work that waits for a place; work that has a place and has not begun never runs; work that runs cannot be stopped from outside: it sees [`Caller::is_gone`], keeps its place until it ends, and [`drain`](Offload::drain) waits for it |
 //! | Panics | the work's panic is the caller's panic; if the caller is gone, the latest is what `drain` returns |
 //! | Memory | `limit` threads with what their work holds, and the closure of each call that waits |
 //! | Backpressure | at most `limit` at a time; further calls wait without a thread |
