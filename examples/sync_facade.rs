@@ -18,6 +18,7 @@ use reqwest::Client;
 use support::api::Api;
 use support::lanes::{LaneExt, PictureArgs, record, waiting};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 /// Fetch users from a local server with an async client, called from sync code: one after the other, then from two threads.
@@ -72,8 +73,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
 
     // The recording runs as a task between the calls, and so does a task that only counts the time.
     let (end, ended) = oneshot::channel::<()>();
-    let recording = users.facade.call(async {
-        tokio::spawn(record("sync_facade", async {
+    let mut recording = JoinSet::new();
+    users.facade.call(async {
+        recording.spawn(record("sync_facade", async {
             let ticking = async {
                 loop {
                     waiting("timer", sleep(Duration::from_millis(5))).await;
@@ -82,7 +84,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             let ticking = tokio::spawn(ticking.lane("background task"));
             let _ = ended.await;
             ticking.abort();
-        }))
+        }));
     })?;
 
     for user in &args.users {
@@ -104,7 +106,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
     );
 
     let _ = end.send(());
-    let ((), picture) = users.facade.call(recording)??;
+    let recorded = users.facade.call(recording.join_next())?;
+    let ((), picture) = recorded.context("the recording has ended")??;
     users.facade.call(api.stop())?;
     users.facade.close()?;
     args.picture.show(&picture).context("cannot write the picture")

@@ -131,7 +131,7 @@ mod tests {
         });
         assert!(one ^ other);
         let (sender, mut receiver) = mpsc::channel(1);
-        facade.call(async { tokio::spawn(async move { sender.send(7).await }) }).unwrap();
+        facade.call(async { drop(tokio::spawn(async move { sender.send(7).await })) }).unwrap();
         assert_eq!(receiver.blocking_recv(), Some(7));
     }
 

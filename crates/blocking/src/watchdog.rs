@@ -282,7 +282,7 @@ mod tests {
             inner(2);
             resume_unwind(Box::new("bad"))
         });
-        let task = tokio::spawn(async move { task.await });
+        let task = tokio::spawn(task);
         assert_eq!(task.await.unwrap_err().into_panic().downcast_ref(), Some(&"bad"));
         assert_eq!(check(3), ["bad blocked its thread for 2.0s"]);
     }
