@@ -295,7 +295,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn backpressure_and_memory_are_those_of_the_limit() {
+    async fn memory_is_the_closure_of_each_call() {
+        let (offload, held) = (Offload::new(ONE), Arc::new(()));
+        let call = |held: Arc<()>| Box::pin(offload.run(move |_| drop(held)));
+        let mut calls: Vec<_> = (0..10).map(|_| call(held.clone())).collect();
+        assert_eq!(Arc::strong_count(&held), 11);
+        for call in calls.drain(..3) {
+            assert_eq!(call.await, Ok(()));
+        }
+        drop(calls);
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    #[tokio::test]
+    async fn backpressure_is_that_of_the_limit() {
         let offload = Offload::new(TWO);
         let (running, peak) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let calls = (0..50).map(|_| {
