@@ -1,7 +1,7 @@
 //! Find the task that blocks its worker thread: its name, and for how long.
 //!
 //! Use it in services, where one call that blocks delays every other task. It sees the futures that were given a name, and
-//! costs each of their polls a nanosecond or two, so that it can stay on.
+//! costs each of their polls a few nanoseconds, so that it can stay on.
 //!
 //! | | |
 //! |---|---|

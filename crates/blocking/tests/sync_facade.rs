@@ -166,6 +166,8 @@ fn cancellation_and_blocking_work() {
 fn cancellation_by_a_timeout_inside_the_call() {
     let facade = facade();
     // A timer must be made in the runtime: hence the block.
+    let outside = || facade.call(timeout(Duration::from_millis(1), std::future::pending::<()>()));
+    assert!(catch_unwind(AssertUnwindSafe(outside)).is_err());
     let ended = facade.call(async { timeout(Duration::from_millis(1), std::future::pending::<()>()).await });
     assert!(ended.unwrap().is_err());
 }
