@@ -70,7 +70,7 @@ impl<K: Clone, S: Stream> Stream for Merge<K, S> {
     type Item = (K, S::Item);
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        // Looked at beforehand, and not taken: a source that found the budget spent would lose its turn.
+        // Looked at beforehand, and not taken: sources that find the budget spent lose their turns.
         drop(ready!(poll_proceed(context)));
         let next = ready!(self.sources.poll_next_unpin(context));
         if has_budget_remaining() {

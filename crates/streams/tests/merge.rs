@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::stream::{self, LocalBoxStream, StreamExt};
@@ -77,30 +79,35 @@ fn cancellation_of_next_at_every_point() {
     });
 }
 
-/// Channels take from tokio's budget themselves, and so does this consumer. Whatever their number, none loses its turn when
-/// the budget is spent.
+/// Channels take from tokio's budget themselves, and so does this consumer. Whatever their number, each has its turn, and
+/// none is polled in vain when the budget is spent.
 #[tokio::test]
 async fn order_is_fair_between_channels_that_are_always_ready() {
     for sources in [2, 3, 31, 32, 33, 63, 64, 65, 127, 128, 129] {
         let taken = tokio::spawn(async move {
+            let polls = Arc::new(AtomicUsize::new(0));
             let full = |_| {
-                let (sender, receiver) = mpsc::channel(20);
+                let (sender, mut receiver) = mpsc::channel(20);
                 (0..20).for_each(|item| sender.try_send(item).expect("there is room for 20"));
-                ReceiverStream::new(receiver)
+                let polls = polls.clone();
+                stream::poll_fn(move |context| {
+                    polls.fetch_add(1, Relaxed);
+                    receiver.poll_recv(context)
+                })
             };
             let mut merged = merge((0..sources).map(full).enumerate());
             let mut taken = vec![0; sources];
             for number in 0..sources * 10 {
-                if number % 5 == 0 {
+                if number % 4 == 0 {
                     tokio::task::coop::consume_budget().await;
                 }
                 let (source, item) = merged.next().await.expect("20 items each");
                 assert_eq!(item, taken[source]);
                 taken[source] += 1;
             }
-            taken
+            (taken, polls.load(Relaxed))
         });
-        assert_eq!(taken.await.unwrap(), vec![10; sources]);
+        assert_eq!(taken.await.unwrap(), (vec![10; sources], sources * 10));
     }
 }
 
