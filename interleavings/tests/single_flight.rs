@@ -87,7 +87,7 @@ fn single_flight_by_chance() {
 #[test]
 fn single_flight_in_every_order() {
     search_all("single_flight, 1 stays", 1_000_000, case!(single_flight, 1, 1, 0));
-    search_all("single_flight, 1 leaves", 1_000_000, case!(single_flight, 0, 0, 1));
+    search_all("single_flight, 1 leaves", 1_000_000, case!(single_flight, 0, 1, 1));
 }
 
 #[test]
