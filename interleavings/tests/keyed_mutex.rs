@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use interleavings::{found, search, search_all};
 use shuttle::future::{block_on, spawn, yield_now};
 
-/// Each caller takes the lock so many times, or gives up when it has to wait for it.
+// ANCHOR: case
+/// So many callers take the lock, and so many give up when they have to wait for it.
 macro_rules! case {
     ($recipe:ident, $stay:expr, $give_up:expr) => {
         move || {
@@ -39,7 +40,9 @@ macro_rules! case {
         }
     };
 }
+// ANCHOR_END: case
 
+// ANCHOR: search
 #[test]
 fn keyed_mutex_by_chance() {
     search("keyed_mutex, 3 stay and 2 give up", 100_000, case!(keyed_mutex, 3, 2));
@@ -56,3 +59,4 @@ fn mistakes_of_keyed_mutex_are_found() {
     found("looks, then enters", 1_000, case!(keyed_mutex_looks_then_enters, 3, 2));
     found("looks, then forgets", 1_000, case!(keyed_mutex_looks_then_forgets, 3, 2));
 }
+// ANCHOR_END: search
