@@ -13,7 +13,7 @@
 //! | Backpressure | a source is polled when it is new, after an item of its own was taken, or when it was woken, and only while the consumer waits |
 //! | Clock | none of its own |
 //!
-//! The work is done by [`SelectAll`](futures::stream::SelectAll), which is fair and never polls a source that has nothing to
+//! The work is done by [`SelectAll`], which is fair and never polls a source that has nothing to
 //! say. Added are the keys, sources that need not be `Unpin`, and that a consumer of sources which are always ready gives
 //! way to other tasks after 128 items.
 //!
