@@ -160,7 +160,8 @@ impl<'a> Package<'a> {
         for recipe in recipes {
             let plain = |name: &str| name.replace('_', "").to_lowercase();
             let mut public = recipe.items.iter().filter(|it| it.public);
-            let named = public.clone().find(|it| plain(&it.name) == plain(&recipe.name));
+            let exact = public.clone().find(|it| it.name == recipe.name);
+            let named = exact.or_else(|| public.clone().find(|it| plain(&it.name) == plain(&recipe.name)));
             let item = named.or_else(|| public.clone().find(|it| it.kind == "fn")).or_else(|| public.next());
             if let Some(item) = item {
                 plan.told.push(format!("use {module}::{}::{};", recipe.name, item.name));
