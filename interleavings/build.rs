@@ -4,10 +4,11 @@ use std::path::Path;
 use std::{env, fs};
 
 /// Recipes: the family, and the name.
-const RECIPES: [(&str, &str); 2] = [("locks", "keyed_mutex"), ("locks", "single_flight")];
+const RECIPES: [(&str, &str); 3] =
+    [("locks", "keyed_mutex"), ("locks", "single_flight"), ("producer-consumer", "priority_queue")];
 
 /// Copies with a mistake, which the search must find: the name, the recipe, what stands in it, and what is put there.
-const MISTAKES: [(&str, &str, &str, &str); 4] = [
+const MISTAKES: [(&str, &str, &str, &str); 5] = [
     // Another caller enters between the look whether the key is in use and its entry.
     (
         "keyed_mutex_looks_then_enters",
@@ -37,6 +38,13 @@ const MISTAKES: [(&str, &str, &str, &str); 4] = [
         "single_flight",
         "self.leave();\n        self.sender.send_replace(Some(result));",
         "self.sender.send_replace(Some(result));\n        self.leave();",
+    ),
+    // The last item goes between the look whether there is one and the end: nobody tells the receivers that it was the last.
+    (
+        "priority_queue_looks_then_closes",
+        "priority_queue",
+        "        state.closed = true;\n        let ended = state.items.is_empty();\n        drop(state);",
+        "        let ended = state.items.is_empty();\n        drop(state);\n        self.lock().closed = true;",
     ),
 ];
 

@@ -26,6 +26,8 @@ recipes! {
     keyed_mutex
     keyed_mutex_looks_then_enters
     keyed_mutex_looks_then_forgets
+    priority_queue
+    priority_queue_looks_then_closes
     single_flight
     single_flight_keeps_the_key
     single_flight_looks_away
