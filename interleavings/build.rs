@@ -43,8 +43,10 @@ const MISTAKES: [(&str, &str, &str, &str); 5] = [
     (
         "priority_queue_looks_then_closes",
         "priority_queue",
-        "        state.closed = true;\n        let ended = state.items.is_empty();\n        drop(state);",
-        "        let ended = state.items.is_empty();\n        drop(state);\n        self.lock().closed = true;",
+        "        let mut state = self.lock();\n        state.closed = true;\n        let ended = state.items.is_empty();\n        \
+         drop(state);",
+        "        let state = self.lock();\n        let ended = state.items.is_empty();\n        drop(state);\n        \
+         self.lock().closed = true;",
     ),
 ];
 
