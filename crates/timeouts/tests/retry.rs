@@ -127,6 +127,22 @@ async fn clock_takes_the_longest_and_the_shortest_durations() {
     assert_eq!(retry(&none, |_: &&str| Verdict::Transient, async |_| Ok(1)).await, Ok(1));
 }
 
+/// The longest wait is `base` before the second attempt, and twice as much before the third.
+#[tokio::test(start_paused = true)]
+async fn clock_waits_grow_from_the_base() {
+    let policy = Retry { base: ms(8), attempts: TWO.saturating_add(1), ..Retry::default() };
+    let mut longest = [Duration::ZERO; 2];
+    for _ in 0..300 {
+        let failed = retry(&policy, |_: &&str| Verdict::Transient, async |_| Err::<(), _>("busy")).await;
+        let failures = failed.unwrap_err().failures;
+        for (longest, pair) in longest.iter_mut().zip(failures.windows(2)) {
+            *longest = (*longest).max(pair[1].started - pair[0].ended);
+        }
+    }
+    // Exactly these: of 300 random waits some lie within the last millisecond, which the timer rounds up.
+    assert_eq!(longest, [ms(8), ms(16)]);
+}
+
 /// A timer goes off at a whole millisecond: a wait of 9.5 ms ends at the deadline of 10.
 #[tokio::test(start_paused = true)]
 async fn clock_begins_no_attempt_at_the_deadline() {
