@@ -5,7 +5,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | Order | work begins in the order of the calls and ends in any order |
+//! | Order | places are given in the order of the calls (each call's first poll); with one place, work runs in that order |
 //! | Errors | [`ThreadPoolBuildError`] when the threads cannot be started; the work's own errors are its output |
 //! | Cancellation | dropping a call drops work that waits for a place; work that has a place and has not begun never runs; work that runs cannot be stopped from outside: it sees [`Caller::is_gone`](super::offload::Caller::is_gone), keeps its place until it ends, and [`drain`](Offload::drain) waits for it |
 //! | Panics | the work's panic is the caller's panic, and never ends the process; if the caller is gone, the latest is what `drain` returns |
@@ -77,7 +77,7 @@ mod tests {
 
     #[tokio::test]
     async fn order_is_that_of_the_calls() {
-        let pool = pool(ONE, NonZeroUsize::new(10).unwrap());
+        let pool = pool(TWO, ONE);
         let order = Arc::new(Mutex::new(Vec::new()));
         let calls = (0..100).map(|number| {
             let (pool, order) = (pool.clone(), order.clone());

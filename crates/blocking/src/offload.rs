@@ -5,7 +5,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | Order | work begins in the order of the calls (each call's first poll) and ends in any order |
+//! | Order | places are given in the order of the calls (each call's first poll); with one place, work runs in that order |
 //! | Errors | [`NotRun`] when there is no runtime for the work any more; the work's own errors are its output |
 //! | Cancellation | dropping a call drops work that waits for a place; work that has a place and has not begun never runs; work that runs cannot be stopped from outside: it sees [`Caller::is_gone`], keeps its place until it ends, and [`drain`](Offload::drain) waits for it |
 //! | Panics | the work's panic is the caller's panic; if the caller is gone, the latest is what `drain` returns |
@@ -90,9 +90,8 @@ impl Caller {
     }
 
     fn release(&self) {
-        // In two steps, so that the next in turn is not woken under the lock.
-        let place = lock(&self.0.place).take();
-        drop(place);
+        // Under the lock: whichever of the two is second must not go on before the place is free.
+        drop(lock(&self.0.place).take());
     }
 }
 
@@ -221,9 +220,12 @@ mod tests {
             offload.run(move |_| lock(&order).push(number))
         };
         let (mut first, mut second, mut third) = (pin!(call(1)), pin!(call(2)), pin!(call(3)));
+        // The first cannot end while this is held.
+        let held = lock(&order);
         assert!(poll(first.as_mut()).is_pending());
         assert!(poll(second.as_mut()).is_pending());
         assert!(poll(third.as_mut()).is_pending());
+        drop(held);
         let (first, second, third) = tokio::join!(first, second, third);
         assert_eq!((first, second, third), (Ok(()), Ok(()), Ok(())));
         assert_eq!(*lock(&order), [1, 2, 3]);

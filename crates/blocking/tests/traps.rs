@@ -20,7 +20,8 @@ async fn a_blocking_call_stops_the_heartbeat() {
 
 #[tokio::test]
 async fn an_offloaded_call_does_not() {
-    assert_eq!(blocking_call::beside_a_heartbeat(blocking_call::right).await, Ok(3));
+    // It returns when it has seen 3; on a busy machine there may be more by then.
+    assert!(blocking_call::beside_a_heartbeat(blocking_call::right).await.is_ok_and(|beats| beats >= 3));
 }
 
 #[test]
