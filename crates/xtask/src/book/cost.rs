@@ -50,19 +50,41 @@ enum Kind {
 
 /// The tables that were measured for `recipe`, and how to measure them again.
 pub(crate) fn tables(workspace: &Workspace, recipe: &Recipe) -> Result<String> {
-    let path = format!("docs/benchmarks/{}.json", recipe.family);
-    let results: Results = serde_json::from_str(&workspace.text(&path)?).with_context(|| path.clone())?;
+    let (path, results) = results(workspace, &recipe.family)?;
     let tables: Vec<_> = results.tables.iter().filter(|table| table.recipe == recipe.name).collect();
     ensure!(!tables.is_empty(), "{path} has no table for `{}`", recipe.name);
-    let mut text: String = tables.into_iter().map(table).collect();
-    let versions: Vec<_> =
-        results.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
-    text.push_str(&format!("\nMeasured on {}: {}", results.date, results.machine));
-    if !versions.is_empty() {
-        text.push_str(&format!("; {}", versions.join(", ")));
+    Ok(tables.into_iter().map(table).collect::<String>() + &results.source())
+}
+
+/// All tables of a family, each recipe's under its name.
+pub(crate) fn family(workspace: &Workspace, family: &str) -> Result<String> {
+    let (path, results) = results(workspace, family)?;
+    ensure!(!results.tables.is_empty(), "{path} has no table");
+    let mut text = String::new();
+    for Recipe { name, .. } in workspace.registry.recipes.iter().filter(|recipe| recipe.family == family) {
+        let mut tables = results.tables.iter().filter(|table| table.recipe == *name).peekable();
+        if tables.peek().is_some() {
+            text.push_str(&format!("\n### [`{name}`]({family}/{name}.md)\n"));
+            text.extend(tables.map(table));
+        }
     }
-    text.push_str(&format!(". Repeat it with `{}`.\n", results.command));
-    Ok(text)
+    Ok(text + &results.source())
+}
+
+fn results(workspace: &Workspace, family: &str) -> Result<(String, Results)> {
+    let path = format!("docs/benchmarks/{family}.json");
+    let results = serde_json::from_str(&workspace.text(&path)?).with_context(|| path.clone())?;
+    Ok((path, results))
+}
+
+impl Results {
+    /// Where the figures come from.
+    fn source(&self) -> String {
+        let Results { machine, command, date, versions, .. } = self;
+        let versions: String = versions.iter().map(|(name, version)| format!(", {name} {version}")).collect();
+        let versions = versions.replacen(',', ";", 1);
+        format!("\nMeasured on {date}: {machine}{versions}. Repeat it with `{command}`.\n")
+    }
 }
 
 type Column = (String, Box<dyn Fn(&Row) -> String>);
@@ -163,6 +185,15 @@ mod tests {
              | **permit** | 4.12 | 1.1 | 2 KiB |  |\n| bare (floor) | 22,400 |  |  | no limit |\n\n\
              Measured on 2026-11-24: 2 cores; tokio 1.54.1. Repeat it with `cargo bench`.\n"
         );
+    }
+
+    #[test]
+    fn a_family_is_printed_recipe_by_recipe() {
+        let (_folder, workspace) = workspace(&[("docs/benchmarks/limits.json", RESULTS)]);
+        let text = family(&workspace, "limits").unwrap();
+        assert!(text.starts_with("\n### [`permit`](limits/permit.md)\n\n**One permit**\n"), "{text}");
+        assert_eq!((text.matches("### ").count(), text.matches("Measured on").count()), (1, 1));
+        assert!(family(&workspace, "other").is_err());
     }
 
     #[test]

@@ -56,9 +56,10 @@ fn replace(workspace: &Workspace, page: &str, directive: &str) -> Result<String>
         "python" => python(workspace, name()?),
         "file" => file(workspace, name()?, rest),
         "cost" => cost::tables(workspace, recipe()?),
+        "costs" => cost::family(workspace, name()?),
         "recipes" => recipes(&workspace.registry, page, name()?),
         _ => bail!(
-            "unknown directive; there are head, code, contract, picture, output, file, python, cost and recipes"
+            "unknown directive; there are head, code, contract, picture, output, file, python, cost, costs and recipes"
         ),
     }
 }
