@@ -31,7 +31,7 @@ pub(crate) fn command(workspace: &Workspace, names: &[String], check: bool, forc
         ensure!(all.iter().any(|example| example.name == *name), "there is no example `{name}`");
     }
     let chosen: Vec<_> = all.iter().filter(|it| names.is_empty() || names.contains(&it.name)).collect();
-    build(workspace, &chosen)?;
+    build(workspace, &chosen, names.is_empty())?;
     for example in &chosen {
         if let Err(error) = files.example(example) {
             files.wrong(&example.source, format!("{error:#}"));
@@ -102,21 +102,23 @@ fn examples(workspace: &Workspace) -> Result<Vec<Example>> {
     Ok(examples)
 }
 
-/// Builds each package's examples in one go.
-fn build(workspace: &Workspace, examples: &[&Example]) -> Result<()> {
-    let packages: BTreeSet<_> = examples.iter().map(|example| &example.package).collect();
-    for package in packages {
-        let mut cargo = workspace.cargo();
-        cargo.args(["build", "--quiet", "--package", package]);
-        for example in examples.iter().filter(|it| it.package == *package) {
-            cargo.args(["--example", &example.name]);
-            for feature in &example.features {
-                cargo.args(["--features", feature]);
-            }
-        }
-        let status = cargo.spawn().and_then(|mut child| child.wait()).context("cannot run cargo")?;
-        ensure!(status.success(), "the examples of {package} do not compile");
+/// Builds a few examples as `cargo run --example` does, and all of them as `cargo test` does, which has built them already.
+fn build(workspace: &Workspace, examples: &[&Example], all: bool) -> Result<()> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--quiet"]);
+    if all {
+        cargo.arg("--examples");
     }
+    for Example { name, package, features, .. } in examples {
+        if !all {
+            cargo.args(["--package", package, "--example", name]);
+        }
+        for feature in features {
+            cargo.args(["--features", &format!("{package}/{feature}")]);
+        }
+    }
+    let status = cargo.spawn().and_then(|mut child| child.wait()).context("cannot run cargo")?;
+    ensure!(status.success(), "the examples do not compile");
     Ok(())
 }
 
