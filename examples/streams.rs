@@ -1,4 +1,4 @@
-//! Read log files as streams of lines and merge them twice: as the lines come, and by time.
+//! Read log files as streams of lines: merged as the lines come, merged by time, and shared between an archive and a screen.
 //!
 //! ```console
 //! cargo run --example streams
@@ -9,6 +9,7 @@
 //! A line's time is its first word. Reading takes virtual time: the n-th file is the n-th slowest.
 
 use std::io::Cursor;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -16,9 +17,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use futures::future::{join, join_all};
+use futures::future::{join, join_all, ready};
 use futures::{Stream, StreamExt};
-use streams::{OrderedMergeError, by_hand, merge, ordered_merge};
+use streams::{
+    Event, FanOut, OrderedMergeError, Receiver, WhenFull, by_hand, chunks, merge, ordered_merge, sample,
+};
 use support::lanes::{LaneExt, Picture, PictureArgs, record, waiting};
 use tokio::fs::File;
 use tokio::io::{self, AsyncBufRead, AsyncBufReadExt, BufReader};
@@ -39,7 +42,7 @@ const LOGS: [(&str, &str); 3] = [
 /// How long reading two lines of a file takes, in milliseconds, by the file's place. Later ones take as long as the last.
 const READ: [u64; 3] = [5, 7, 31];
 
-/// Read log files as streams of lines and merge them, as the lines come and by time.
+/// Read log files as streams of lines: merged as they come, merged by time, shared between an archive and a screen.
 #[derive(Parser)]
 #[command(
     after_help = "Exit codes: 0 all read, 1 a file could not be read or is not sorted, 2 bad arguments."
@@ -156,6 +159,47 @@ async fn by_time(logs: &[Log], sources: Vec<Lines>) -> anyhow::Result<()> {
 }
 // ANCHOR_END: ordered_merge
 
+// ANCHOR: shared
+/// Every line goes to an archive, which writes them in chunks, and to a screen, which shows the latest now and then.
+async fn shared(logs: &[Log], sources: Vec<Lines>) -> anyhow::Result<()> {
+    const ROOM: NonZeroUsize = NonZeroUsize::new(8).unwrap();
+    const FOUR: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+    let fan_out = FanOut::new();
+    // The archive may make the others wait. The screen loses what it is too slow for.
+    let archive = items(fan_out.subscribe_blocking(ROOM, Duration::from_secs(1)));
+    let screen = items(fan_out.subscribe(ROOM, WhenFull::DropOldest));
+    let write = async {
+        let mut lines = chunks(archive, FOUR, Duration::from_millis(10));
+        while let Some(chunk) = waiting("queue", lines.next()).await {
+            waiting("io", sleep(Duration::from_millis(3))).await;
+            println!("  archive   {} lines, the last at {}", chunk.len(), chunk[chunk.len() - 1]);
+        }
+    };
+    let show = async {
+        let mut lines = sample(screen, Duration::from_millis(20));
+        while let Some(line) = waiting("timer", lines.next()).await {
+            println!("  screen    {line}");
+        }
+    };
+    let publish = async move {
+        let names = logs.iter().map(|log| &log.name);
+        let mut lines = merge(names.zip(sources));
+        while let Some((name, line)) = waiting("queue", lines.next()).await {
+            fan_out.publish(line.with_context(|| format!("cannot read {name}"))?).await;
+        }
+        // With `fan_out` the streams of its subscribers end.
+        anyhow::Ok(())
+    };
+    let all = tokio::join!(publish.try_lane("publish"), write.lane("archive"), show.lane("screen"));
+    all.0
+}
+
+/// The items alone. What was lost is of interest to neither.
+fn items<T>(receiver: Receiver<T>) -> impl Stream<Item = T> + Unpin {
+    receiver.filter_map(|event| ready(if let Event::Item(item) = event { Some(item) } else { None }))
+}
+// ANCHOR_END: shared
+
 #[tokio::main(flavor = "current_thread", start_paused = true)]
 async fn main() -> ExitCode {
     let args = Args::parse();
@@ -192,5 +236,6 @@ async fn run(args: Args) -> anyhow::Result<()> {
     // A section for each recipe.
     let merged = section("merge", &logs, async |sources| as_they_come(&logs, sources).await).await?;
     let ordered = section("ordered_merge", &logs, async |sources| by_time(&logs, sources).await).await?;
-    args.picture.show(&merged.beside(ordered)).context("cannot write the picture")
+    let shared = section("shared", &logs, async |sources| shared(&logs, sources).await).await?;
+    args.picture.show(&merged.beside(ordered).beside(shared)).context("cannot write the picture")
 }
