@@ -95,7 +95,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             reqwest::Result::Ok(stored + 1)
         };
         waiting("lock", update(&stored, store)).await?;
-        let line = format!("page {page}: {bytes} bytes, {} pages so far", now.pages);
+        let line = format!("page {page}: {bytes} bytes, {} so far", now.pages);
         waiting("queue", log.send(Message::Line(line))).await.context("the actor is gone")
     };
     let (result, picture) = record("shared_state", async {
