@@ -4,8 +4,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -31,9 +34,23 @@ pub(crate) fn command(workspace: &Workspace, names: &[String], full: bool) -> Re
     let concerned = |problem: &&Problem| folders.iter().any(|folder| problem.path.starts_with(folder));
     refuse(&workspace.registry.problems.iter().filter(concerned).cloned().collect::<Vec<_>>())?;
 
+    let workers = recipes.len().min(WORKERS);
+    let recipes = Mutex::new(recipes.into_iter());
+    let next = || recipes.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = |worker| {
+        let mut tally = Tally::default();
+        while let Some(recipe) = next() {
+            try_recipe(workspace, recipe, full, worker, &mut tally)?;
+        }
+        Ok(tally)
+    };
+    let tallies: Vec<Result<Tally>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|worker| scope.spawn(move || work(worker))).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    });
     let mut tally = Tally::default();
-    for recipe in recipes {
-        try_recipe(workspace, recipe, full, &mut tally)?;
+    for more in tallies {
+        tally.add(more?);
     }
     println!("{}", tally.summary(full));
     if tally.wrong.is_empty() {
@@ -41,6 +58,9 @@ pub(crate) fn command(workspace: &Workspace, names: &[String], full: bool) -> Re
     }
     bail!("{}", tally.wrong.join("\n"))
 }
+
+/// Recipes that are tried at a time, each with a target folder of its own: a single small crate keeps one core busy.
+const WORKERS: usize = 2;
 
 /// What was tried and what came of it.
 #[derive(Default)]
@@ -54,6 +74,15 @@ struct Tally {
 }
 
 impl Tally {
+    fn add(&mut self, more: Tally) {
+        self.recipes += more.recipes;
+        self.compiled += more.compiled;
+        self.tested += more.tested;
+        self.taken += more.taken;
+        self.failed_as_they_should += more.failed_as_they_should;
+        self.wrong.extend(more.wrong);
+    }
+
     fn summary(&self, full: bool) -> String {
         let s = if self.recipes == 1 { "" } else { "s" };
         let tests = match self.tested {
@@ -87,9 +116,15 @@ impl Without<'_> {
     }
 }
 
-fn try_recipe(workspace: &Workspace, recipe: &Recipe, full: bool, tally: &mut Tally) -> Result<()> {
+fn try_recipe(
+    workspace: &Workspace,
+    recipe: &Recipe,
+    full: bool,
+    worker: usize,
+    tally: &mut Tally,
+) -> Result<()> {
     let copied = copy::lay(&workspace.registry, &[recipe]);
-    let package = Package { workspace, name: &recipe.name };
+    let package = Package { workspace, name: &recipe.name, worker };
     package.write(&copied)?;
     tally.recipes += 1;
 
@@ -126,6 +161,7 @@ fn try_recipe(workspace: &Workspace, recipe: &Recipe, full: bool, tally: &mut Ta
 struct Package<'a> {
     workspace: &'a Workspace,
     name: &'a str,
+    worker: usize,
 }
 
 impl Package<'_> {
@@ -203,7 +239,7 @@ impl Package<'_> {
             .arg("--manifest-path")
             .arg(self.folder().join("Cargo.toml"))
             .arg("--target-dir")
-            .arg(self.workspace.root.join("target/alone-target"))
+            .arg(self.workspace.root.join(format!("target/alone-target-{}", self.worker)))
             .arg("--quiet")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -275,7 +311,7 @@ mod tests {
             ("crates/limits/src/permit.rs", &recipe),
         ]);
         let mut tally = Tally::default();
-        try_recipe(&workspace, &workspace.registry.recipes[0], full, &mut tally).unwrap();
+        try_recipe(&workspace, &workspace.registry.recipes[0], full, 0, &mut tally).unwrap();
         tally
     }
 

@@ -71,7 +71,7 @@ fn run<'a>(workspace: &Workspace, folder: &PathBuf, words: impl IntoIterator<Ite
     let mut command = workspace.cargo();
     command.args(&words).current_dir(folder);
     if words[0] == "test" {
-        command.env("CARGO_TARGET_DIR", workspace.root.join("target/alone-target"));
+        command.env("CARGO_TARGET_DIR", workspace.root.join("target/alone-target-0"));
     }
     let output = command.output().context("cannot run cargo")?;
     if !output.status.success() {
