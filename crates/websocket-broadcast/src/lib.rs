@@ -1,0 +1,1 @@
+//! WebSockets: one message to many clients, slow ones among them.
