@@ -27,7 +27,7 @@
 //! }
 //! ```
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -147,20 +147,27 @@ impl Leaving {
     /// whether it did, however long that takes: [`drain`](Drain::drain) has the limit.
     ///
     /// `queue` has to end: close the receiver of a channel before.
-    pub async fn farewell<S>(
-        &self,
-        mut socket: WebSocketStream<S>,
-        queue: impl Stream<Item = Message>,
-    ) -> bool
+    pub async fn farewell<S>(&self, socket: WebSocketStream<S>, queue: impl Stream<Item = Message>) -> bool
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut queue = pin!(queue);
-        while let Some(message) = queue.next().await {
-            if socket.feed(message).await.is_err() {
-                break;
+        let (mut sink, mut stream) = socket.split();
+        let send = async {
+            let mut queue = pin!(queue);
+            while let Some(message) = queue.next().await {
+                if sink.feed(message).await.is_err() {
+                    break;
+                }
             }
+        };
+        // A client that is itself sending may read only when somebody takes that.
+        let throw_away = async { while let Some(Ok(_)) = stream.next().await {} };
+        tokio::select! {
+            biased;
+            () = send => {}
+            () = throw_away.then(|()| pending()) => {}
         }
+        let socket = sink.reunite(stream).expect("they are its halves");
         let spread = u64::try_from(self.spread.as_millis()).unwrap_or(u64::MAX);
         let [before, after] = HINT;
         let hint = format!("{before}{}{after}", fastrand::u64(0..=spread));
@@ -177,8 +184,6 @@ pub fn retry_after(close: &CloseFrame) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::pending;
-
     use futures::stream;
     use tokio::io::{DuplexStream, duplex};
     use tokio::time::{Instant, sleep};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::{SinkExt, StreamExt, stream};
 use support::sweep::{Ended, Scene, sweep};
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
@@ -92,6 +92,8 @@ fn cancellation_of_a_farewell_at_every_point() {
         };
         let client = async move {
             let mut client = socket(theirs, Role::Client).await;
+            // It reads only when the server has taken this, which is more than the room.
+            client.send(Message::text("more than the room")).await.ok();
             while let Some(Ok(_)) = client.next().await {}
         };
         Scene::new(call).alongside(client).check(|ended| {
