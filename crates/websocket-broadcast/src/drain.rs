@@ -159,6 +159,8 @@ impl Leaving {
                     break;
                 }
             }
+            // The half has a place for one message, which `reunite` would lose.
+            let _ = sink.flush().await;
         };
         // A client that is itself sending may read only when somebody takes that.
         let throw_away = async { while let Some(Ok(_)) = stream.next().await {} };
