@@ -125,19 +125,19 @@ impl Server {
     {
         let place = self.place(address)?;
         let size = Some(self.rules.message.get());
-        let config = WebSocketConfig::default().read_buffer_size(BUFFER).write_buffer_size(BUFFER);
-        let config = config.max_message_size(size).max_frame_size(size);
+        let config = WebSocketConfig::default().max_message_size(size).max_frame_size(size);
+        let config = Some(config.read_buffer_size(BUFFER).write_buffer_size(BUFFER));
         let (mut authenticate, mut verdict) = (Some(authenticate), None);
         let handshake = async {
+            #[expect(clippy::result_large_err, reason = "it is tungstenite's")]
             let check = |request: &Request, response: Response| {
-                let allowed = self.rules.check(request.headers());
                 let mut known = || authenticate.take().and_then(|it| it(request)).ok_or(Refused::Denied);
-                let known = allowed.and_then(|()| known());
+                let known = self.rules.check(request.headers()).and_then(|()| known());
                 // Such an answer, whose status is 200, is not sent: what is follows below.
                 verdict.insert(known).as_ref().map(|_| response).map_err(|_| ErrorResponse::new(None))
             };
             // Lent, so that there still is a stream for the answer when the handshake fails.
-            let accepted = accept_hdr_async_with_config(&mut stream, check, Some(config)).await.map(drop);
+            let accepted = accept_hdr_async_with_config(&mut stream, check, config).await.map(drop);
             let Err(error) = accepted else { return true };
             let status = if let Some(Err(_)) = verdict { "403 Forbidden" } else { "400 Bad Request" };
             if !matches!(error, Error::Io(_)) {
@@ -156,7 +156,7 @@ impl Server {
             Some(Err(refused)) => return Err(refused),
             _ => return Err(Refused::Late(self.rules.handshake)),
         };
-        Ok((WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await, known, place))
+        Ok((WebSocketStream::from_raw_socket(stream, Role::Server, config).await, known, place))
     }
 
     /// Whoever has an address of IPv6 has 2^64 of them: they count as one.

@@ -45,7 +45,7 @@ async fn serve<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(stream: 
     let code = loop {
         match socket.next().await {
             Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
-                socket.send(message).await.unwrap()
+                socket.send(message).await.expect("the client reads")
             }
             Some(Ok(_)) => {}
             Some(Err(error)) => break close_code(&error),
@@ -82,9 +82,9 @@ async fn answer(bytes: &[u8]) -> Vec<(u8, String)> {
                 let _ = theirs.write_all(piece).await;
                 tokio::task::yield_now().await;
             }
-            theirs.shutdown().await.unwrap();
+            theirs.shutdown().await.expect("a pipe in memory");
             let mut answer = Vec::new();
-            theirs.read_to_end(&mut answer).await.unwrap();
+            theirs.read_to_end(&mut answer).await.expect("a pipe in memory");
             frames(&answer)
         };
         answers.push(tokio::join!(client, serve(ours)).0);

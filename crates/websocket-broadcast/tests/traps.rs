@@ -7,3 +7,20 @@
     unreachable_pub,
     reason = "an example is a program: it has a `main`, which no test calls"
 )]
+
+#[path = "../../../examples/traps/no_origin_check.rs"]
+mod no_origin_check;
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_page_reads_in_the_users_name_where_nobody_checks() {
+    let seen = no_origin_check::page("https://evil.example", no_origin_check::wrong).await;
+    assert_eq!(seen, "alice has 1200 EUR");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_page_gets_403_and_the_own_page_its_answer() {
+    let seen = no_origin_check::page("https://evil.example", no_origin_check::right).await;
+    assert_eq!(seen, "HTTP 403 Forbidden");
+    let seen = no_origin_check::page("https://bank.example", no_origin_check::right).await;
+    assert_eq!(seen, "alice has 1200 EUR");
+}
