@@ -11,11 +11,13 @@
 #![allow(clippy::result_large_err, reason = "tungstenite's callback has it so")]
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use clap::Parser;
 use futures::{SinkExt, StreamExt};
-use support::lanes::{LaneExt, PictureArgs, record};
+use support::lanes::{LaneExt, PictureArgs, try_record, waiting};
 use tokio::io::{DuplexStream, duplex};
+use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -30,6 +32,7 @@ fn user(request: &Request) -> Option<String> {
 
 async fn answer(mut socket: WebSocketStream<DuplexStream>, user: &str) {
     if let Some(Ok(_)) = socket.next().await {
+        waiting("database", sleep(Duration::from_millis(20))).await;
         // An error means that the page has gone.
         let _ = socket.send(Message::text(format!("{user} has 1200 EUR"))).await;
     }
@@ -60,37 +63,34 @@ pub async fn right(stream: DuplexStream) {
 // ANCHOR_END: right
 
 /// What a page of this origin learns, in the browser of a user who is logged in.
-pub async fn page(origin: &str, server: impl AsyncFnOnce(DuplexStream)) -> String {
+pub async fn page(origin: &str, server: impl AsyncFnOnce(DuplexStream)) -> Result<String, Error> {
     let (theirs, ours) = duplex(4096);
     let browser = async {
-        let mut request = "ws://bank.example/account".into_client_request().expect("it is a URL");
+        let mut request = "ws://bank.example/account".into_client_request()?;
         for (name, value) in [("Origin", origin), ("Cookie", "session=alice")] {
-            request.headers_mut().insert(name, value.parse().expect("it is a header"));
+            request.headers_mut().insert(name, value.parse()?);
         }
-        match client_async(request, theirs).await {
-            Ok((mut socket, _)) => {
-                // An error means that the server has gone: then there is no answer either.
-                let _ = socket.send(Message::text("balance")).await;
-                match socket.next().await {
-                    Some(Ok(message)) => message.to_string(),
-                    _ => "no answer".into(),
-                }
-            }
-            Err(Error::Http(response)) => format!("HTTP {}", response.status()),
-            Err(error) => error.to_string(),
-        }
+        let (mut socket, _) = client_async(request, theirs).await?;
+        socket.send(Message::text("balance")).await?;
+        let answer = waiting("answer", socket.next()).await.unwrap_or(Err(Error::ConnectionClosed));
+        Ok(answer?.to_string())
     };
-    let (seen, ()) = tokio::join!(browser.lane("page"), server(ours).lane("server"));
+    let (seen, ()) = tokio::join!(browser.try_lane("page"), server(ours).lane("server"));
     seen
 }
 
 #[tokio::main(flavor = "current_thread", start_paused = true)]
 async fn main() -> std::io::Result<()> {
     let args = PictureArgs::parse();
-    let (seen, left) = record("no check", page("https://evil.example", wrong)).await;
-    println!("wrong: https://evil.example reads: {seen}");
-    let (seen, right_picture) = record("Server", page("https://evil.example", right)).await;
-    println!("right: https://evil.example reads: {seen}");
-    println!("right: https://bank.example reads: {}", page("https://bank.example", right).await);
-    args.show(&left.beside(right_picture))
+    let say = |which: &str, origin: &str, seen: Result<String, Error>| match seen {
+        Ok(answer) => println!("{which}: {origin} reads: {answer}"),
+        Err(error) => println!("{which}: {origin} gets: {error}"),
+    };
+    let [evil, own] = ["https://evil.example", "https://bank.example"];
+    let (seen, left) = try_record("no check", page(evil, wrong)).await;
+    say("wrong", evil, seen);
+    let (seen, of_server) = try_record("Server", page(evil, right)).await;
+    say("right", evil, seen);
+    say("right", own, page(own, right).await);
+    args.show(&left.beside(of_server))
 }
