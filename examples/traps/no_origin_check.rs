@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use futures::{SinkExt, StreamExt};
-use support::lanes::{LaneExt, PictureArgs, try_record, waiting};
+use support::lanes::{LaneExt, PictureArgs, try_record};
 use tokio::io::{DuplexStream, duplex};
 use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -32,7 +32,7 @@ fn user(request: &Request) -> Option<String> {
 
 async fn answer(mut socket: WebSocketStream<DuplexStream>, user: &str) {
     if let Some(Ok(_)) = socket.next().await {
-        waiting("database", sleep(Duration::from_millis(20))).await;
+        sleep(Duration::from_millis(20)).await;
         // An error means that the page has gone.
         let _ = socket.send(Message::text(format!("{user} has 1200 EUR"))).await;
     }
@@ -72,7 +72,7 @@ pub async fn page(origin: &str, server: impl AsyncFnOnce(DuplexStream)) -> Resul
         }
         let (mut socket, _) = client_async(request, theirs).await?;
         socket.send(Message::text("balance")).await?;
-        let answer = waiting("answer", socket.next()).await.unwrap_or(Err(Error::ConnectionClosed));
+        let answer = socket.next().await.unwrap_or(Err(Error::ConnectionClosed));
         Ok(answer?.to_string())
     };
     let (seen, ()) = tokio::join!(browser.try_lane("page"), server(ours).lane("server"));

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use semaphores::{KeyPermit, KeyedLimit};
+use semaphores::keyed_limit::{KeyPermit, KeyedLimit};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::unconstrained;
