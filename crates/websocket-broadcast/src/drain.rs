@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn cancellation_after_the_limit_joins_every_task() {
+    async fn clock_after_the_limit_every_task_is_dropped_and_joined() {
         let (drain, held) = (Drain::new(LIMIT), Arc::new(()));
         for _ in 0..3 {
             let held = held.clone();

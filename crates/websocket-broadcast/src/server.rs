@@ -279,17 +279,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn cancellation_and_panics_free_the_place() {
+    async fn cancellation_frees_the_place_and_so_does_its_drop() {
         let server = Server::new(Rules { clients: ONE, ..Rules::default() });
         let (_client, ours) = duplex(9);
         assert!(server.accept(ours, HERE, |_| Some(())).now_or_never().is_none());
+        let accepted = ask(&server, "").await.1.unwrap();
+        assert!(matches!(server.place(HERE), Err(Refused::Full(ONE))));
+        drop(accepted);
+        assert!(server.place(HERE).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn panics_of_authenticate_are_the_callers_and_free_the_place() {
+        let server = Server::new(Rules { clients: ONE, ..Rules::default() });
         let (mut client, ours) = duplex(4096);
         client.write_all(format!("{REQUEST}\r\n").as_bytes()).await.unwrap();
         let panics = server.accept(ours, HERE, |_| -> Option<()> { std::panic::resume_unwind(Box::new(())) });
         assert!(AssertUnwindSafe(panics).catch_unwind().await.is_err());
-        let accepted = ask(&server, "").await.1.unwrap();
-        assert!(matches!(server.place(HERE), Err(Refused::Full(ONE))));
-        drop(accepted);
         assert!(server.place(HERE).is_ok());
     }
 
