@@ -298,7 +298,8 @@ mod tests {
             sleep(PERIOD).await;
             client.send(Message::Pong(Bytes::new())).await.unwrap();
         }
-        assert_eq!(client.next().await.unwrap().unwrap().len(), 100);
+        let message = timeout(PERIOD, client.next()).await.expect("a lost wake-up");
+        assert_eq!(message.unwrap().unwrap().len(), 100);
         sending.await.unwrap().unwrap();
         drop(client);
         reading.await.unwrap();

@@ -82,8 +82,9 @@ async fn order_halves_on_two_threads_lose_no_wake_up() {
         let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
         let mut messages = 0;
         while messages < 50 {
-            let message = client.next().await.unwrap().unwrap();
-            messages += usize::from(message.is_binary());
+            // The limit is only there so that a lost wake-up fails instead of hanging.
+            let message = timeout(Duration::from_secs(60), client.next()).await.expect("a lost wake-up");
+            messages += usize::from(message.unwrap().unwrap().is_binary());
             client.flush().await.unwrap();
         }
         sending.await.unwrap();
