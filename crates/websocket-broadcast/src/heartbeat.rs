@@ -290,15 +290,15 @@ mod tests {
         let (theirs, heartbeat) = pair(8).await;
         assert!(size_of_val(&heartbeat) <= size_of::<WebSocketStream<DuplexStream>>() + 96);
         let (mut sink, mut stream) = heartbeat.split();
-        // Blocked for three periods, in which the other half pings.
+        // Blocked for some periods, in which the other half pings.
         let sending = tokio::spawn(async move { sink.send(Message::binary(vec![7; 100])).await });
         let reading = tokio::spawn(async move { while let Some(Ok(_)) = stream.next().await {} });
         let mut client = client(theirs).await;
         for _ in 0..3 {
-            sleep(PERIOD).await;
+            sleep(PERIOD * 3 / 2).await;
             client.send(Message::Pong(Bytes::new())).await.unwrap();
         }
-        let message = timeout(PERIOD, client.next()).await.expect("a lost wake-up");
+        let message = timeout(PERIOD / 2, client.next()).await.expect("a lost wake-up");
         assert_eq!(message.unwrap().unwrap().len(), 100);
         sending.await.unwrap().unwrap();
         drop(client);
