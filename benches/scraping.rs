@@ -1,0 +1,8 @@
+//! The scraping family beside its peers: see `benches/lib.rs` for how to run it.
+
+use benches::Bench;
+
+fn main() {
+    let bench = Bench::new("scraping", &["tokio"]);
+    bench.finish();
+}

@@ -1,0 +1,12 @@
+//! The websocket-broadcast family beside its peers: see `benches/lib.rs` for how to run it.
+
+#[path = "websocket-broadcast/sockets.rs"]
+mod sockets;
+
+use benches::Bench;
+
+fn main() {
+    let mut bench = Bench::new("websocket-broadcast", &["tokio", "tokio-tungstenite"]);
+    sockets::tables(&mut bench);
+    bench.finish();
+}

@@ -1,0 +1,1 @@
+//! Databases: many queries at once, transactions, streams of rows.

@@ -1,0 +1,1 @@
+//! Fetching politely: clients, bodies, robots.txt, pacing.

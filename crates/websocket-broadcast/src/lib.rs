@@ -1,0 +1,11 @@
+//! WebSockets: one message to many clients, slow ones among them.
+
+pub mod drain;
+pub mod hang_up;
+pub mod heartbeat;
+pub mod server;
+
+pub use self::drain::{Drain, Ending, Leaving, Report, retry_after};
+pub use self::hang_up::{close_code, hang_up, hang_up_stream};
+pub use self::heartbeat::{Heartbeat, Lost};
+pub use self::server::{Place, Refused, Rules, Server};
