@@ -15,7 +15,7 @@ use shuttle::{Config, FailurePersistence, Runner};
 macro_rules! recipes {
     ($($(#[$doc:meta])* $name:ident)*) => {$(
         $(#[$doc])*
-        #[allow(unused_must_use, missing_docs, reason = "a recipe is checked where it stands")]
+        #[allow(unused, missing_docs, reason = "a recipe is checked where it stands")]
         pub mod $name {
             include!(concat!(env!("OUT_DIR"), "/", stringify!($name), ".rs"));
         }
@@ -23,15 +23,42 @@ macro_rules! recipes {
 }
 
 recipes! {
+    barrier
+    barrier_counts_who_left
+    barrier_looks_then_arrives
+    barrier_looks_then_leaves
+    condition
+    condition_looks_then_waits
+    condition_panics_in_silence
+    condition_wakes_then_changes
+    event
+    event_counts_then_sets
+    event_forgets_at_clear
+    fan_out
+    fan_out_takes_then_forgets
+    fan_out_waits_then_locks
     keyed_mutex
     keyed_mutex_looks_then_enters
     keyed_mutex_looks_then_forgets
+    lossy_channel
+    lossy_channel_looks_then_waits
+    offload
+    offload_drops_the_output_late
+    offload_frees_in_two_steps
+    offload_looks_then_leaves
+    pool
+    pool_frees_the_place_first
+    pool_looks_then_puts_back
+    pool_takes_then_closes
     priority_queue
     priority_queue_looks_then_closes
+    shared_state
     single_flight
     single_flight_keeps_the_key
     single_flight_looks_away
 }
+
+mod stand_ins;
 
 /// More steps than any case needs: who takes more waits in a circle.
 const MOST_STEPS: usize = 10_000;
