@@ -4,7 +4,7 @@ use std::path::Path;
 use std::{env, fs};
 
 /// Recipes: the family, and the name.
-const RECIPES: [(&str, &str); 11] = [
+const RECIPES: [(&str, &str); 12] = [
     ("blocking", "offload"),
     ("context-managers", "pool"),
     ("locks", "barrier"),
@@ -13,13 +13,14 @@ const RECIPES: [(&str, &str); 11] = [
     ("locks", "keyed_mutex"),
     ("locks", "shared_state"),
     ("locks", "single_flight"),
+    ("locks", "snapshot"),
     ("producer-consumer", "priority_queue"),
     ("streams", "fan_out"),
     ("streams", "lossy_channel"),
 ];
 
 /// What the model has by another name or not at all: the recipe, what stands in it, and what is put there.
-const REPLACED: [(&str, &str, &str); 10] = [
+const REPLACED: [(&str, &str, &str); 11] = [
     (
         "barrier",
         "watch::Sender::new(State { round: 0, arrived: 0 })",
@@ -39,10 +40,11 @@ const REPLACED: [(&str, &str, &str); 10] = [
         "use shuttle::sync::{Mutex, MutexGuard, PoisonError};",
         "use crate::stand_ins::Mutex;\nuse shuttle::sync::{MutexGuard, PoisonError};",
     ),
+    ("snapshot", "arc_swap", "crate::stand_ins"),
 ];
 
 /// Copies with a mistake, which the search must find: the name, the recipe, what stands in it, and what is put there.
-const MISTAKES: [(&str, &str, &str, &str); 22] = [
+const MISTAKES: [(&str, &str, &str, &str); 25] = [
     // The round becomes full between the look at it and the return of the place, which is then one of the next round.
     (
         "barrier_looks_then_leaves",
@@ -205,6 +207,29 @@ const MISTAKES: [(&str, &str, &str, &str); 22] = [
          drop(state);",
         "        let state = self.lock();\n        let ended = state.items.is_empty();\n        drop(state);\n        \
          self.lock().closed = true;",
+    ),
+    // A version is published between the look and the wait.
+    (
+        "snapshot_looks_then_waits",
+        "snapshot",
+        "            published.await;",
+        "            drop(published);\n            self.published.notified().await;",
+    ),
+    // Who waits looks before the version is there.
+    (
+        "snapshot_wakes_then_publishes",
+        "snapshot",
+        "        let _old = snapshot.newest.swap(value.clone());\n        drop(turn);\n        \
+         snapshot.published.notify_waiters();",
+        "        snapshot.published.notify_waiters();\n        let _old = snapshot.newest.swap(value.clone());\n        \
+         drop(turn);",
+    ),
+    // The next writer builds on the version before this one.
+    (
+        "snapshot_ends_its_turn_then_publishes",
+        "snapshot",
+        "        let _old = snapshot.newest.swap(value.clone());\n        drop(turn);",
+        "        drop(turn);\n        let _old = snapshot.newest.swap(value.clone());",
     ),
 ];
 

@@ -1,5 +1,6 @@
 //! What the model lacks, as little of it as the recipes use.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use shuttle::sync::{LockResult, MutexGuard};
@@ -29,6 +30,24 @@ impl<T> Mutex<T> {
 
     pub(crate) fn clear_poison(&self) {
         self.inner.clear_poison();
+    }
+}
+
+/// A pointer that is read and replaced in one step each.
+#[derive(Debug)]
+pub(crate) struct ArcSwap<T>(shuttle::sync::Mutex<Arc<T>>);
+
+impl<T> ArcSwap<T> {
+    pub(crate) fn from_pointee(value: T) -> Self {
+        ArcSwap(shuttle::sync::Mutex::new(Arc::new(value)))
+    }
+
+    pub(crate) fn load_full(&self) -> Arc<T> {
+        self.0.lock().expect("nothing panics under the lock").clone()
+    }
+
+    pub(crate) fn swap(&self, value: Arc<T>) -> Arc<T> {
+        std::mem::replace(&mut *self.0.lock().expect("nothing panics under the lock"), value)
     }
 }
 

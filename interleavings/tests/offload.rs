@@ -41,7 +41,7 @@ impl Work {
     }
 }
 
-/// One place, and so many callers that stay, that leave, and that leave work which panics. So many calls at the end.
+/// One place, and so many callers that stay, that leave, and that leave work which panics. At the end there is another call, or not.
 macro_rules! case {
     ($recipe:ident, $stay:expr, $leave:expr, $panic:expr, $last:expr) => {
         move || {
@@ -56,10 +56,11 @@ macro_rules! case {
             block_on(async {
                 let offload = Offload::on(Model, NonZeroUsize::MIN);
                 let work = Arc::new(Work::default());
-                let callers = (0..$stay + $leave + $panic).map(|caller| {
+                let quiet = $stay + $leave;
+                let callers = (0..quiet + $panic).map(|caller| {
                     let (offload, work) = (offload.clone(), work.clone());
                     spawn(async move {
-                        let mut call = Box::pin(offload.run(move |_| work.run(caller >= $stay + $leave)));
+                        let mut call = Box::pin(offload.run(move |_| work.run(caller >= quiet)));
                         if caller < $stay {
                             assert!(call.await.is_ok());
                         } else {
@@ -75,7 +76,7 @@ macro_rules! case {
                 assert!(!work.runs.load(Ordering::Relaxed), "work runs after the drain");
                 assert_eq!(work.outputs.load(Ordering::Relaxed), 0, "an output is left after the drain");
                 assert_eq!(drained.is_err(), work.panicked.load(Ordering::Relaxed), "a panic is lost");
-                for _ in 0..$last {
+                if $last {
                     assert!(offload.run(|_| ()).await.is_ok());
                     let drained = futures::poll!(Box::pin(offload.drain()));
                     assert!(drained.is_ready(), "a call returned, and its place is taken");
@@ -87,19 +88,19 @@ macro_rules! case {
 
 #[test]
 fn offload_by_chance() {
-    search("offload, 2 stay, 2 leave, 1 leaves a panic", 100_000, case!(offload, 2, 2, 1, 1));
+    search("offload, 2 stay, 2 leave, 1 leaves a panic", 100_000, case!(offload, 2, 2, 1, true));
 }
 
 #[test]
 fn offload_in_every_order() {
-    search_all("offload, 1 stays", 1_000_000, case!(offload, 0, 0, 0, 1));
-    search_all("offload, 1 leaves", 1_000_000, case!(offload, 0, 1, 0, 0));
-    search_all("offload, 1 leaves a panic", 1_000_000, case!(offload, 0, 0, 1, 0));
+    search_all("offload, 1 stays", 1_000_000, case!(offload, 0, 0, 0, true));
+    search_all("offload, 1 leaves", 1_000_000, case!(offload, 0, 1, 0, false));
+    search_all("offload, 1 leaves a panic", 1_000_000, case!(offload, 0, 0, 1, false));
 }
 
 #[test]
 fn mistakes_of_offload_are_found() {
-    found("frees in two steps", 1_000, case!(offload_frees_in_two_steps, 0, 0, 0, 1));
-    found("drops the output late", 10_000, case!(offload_drops_the_output_late, 2, 2, 1, 0));
-    found("looks, then leaves", 10_000, case!(offload_looks_then_leaves, 2, 2, 1, 0));
+    found("frees in two steps", 1_000, case!(offload_frees_in_two_steps, 0, 0, 0, true));
+    found("drops the output late", 10_000, case!(offload_drops_the_output_late, 2, 2, 1, false));
+    found("looks, then leaves", 10_000, case!(offload_looks_then_leaves, 2, 2, 1, false));
 }
