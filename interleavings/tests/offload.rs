@@ -101,6 +101,6 @@ fn offload_in_every_order() {
 #[test]
 fn mistakes_of_offload_are_found() {
     found("frees in two steps", 1_000, case!(offload_frees_in_two_steps, 0, 0, 0, true));
-    found("drops the output late", 10_000, case!(offload_drops_the_output_late, 2, 2, 1, false));
-    found("looks, then leaves", 10_000, case!(offload_looks_then_leaves, 2, 2, 1, false));
+    found("drops the output late", 100_000, case!(offload_drops_the_output_late, 2, 2, 1, false));
+    found("looks, then leaves", 100_000, case!(offload_looks_then_leaves, 2, 2, 1, false));
 }
