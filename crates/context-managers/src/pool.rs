@@ -92,6 +92,12 @@ pub struct Pooled<M: Manage> {
     place: Place<M>,
 }
 
+impl<M: Manage> std::fmt::Debug for Pooled<M> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Pooled { .. }")
+    }
+}
+
 /// A permit of the semaphore.
 struct Place<M: Manage>(Arc<Pool<M>>);
 
@@ -118,7 +124,9 @@ impl<M: Manage> Pool<M> {
         self.places.acquire().await.map_err(|_| CheckoutError::Closed)?.forget();
         let place = Place(self.clone());
         self.evict();
-        while let Some(mut entry) = self.pop() {
+        // The lock is not held in the loop.
+        let pop = || self.idle().pop();
+        while let Some(mut entry) = pop() {
             if self.manager.is_healthy(&mut entry.resource).await {
                 return Ok(Pooled { entry: Some(entry), place });
             }
@@ -142,8 +150,7 @@ impl<M: Manage> Pool<M> {
             max_idle.is_some_and(|most| now.duration_since(entry.idle_since) >= most)
                 || max_lifetime.is_some_and(|most| now.duration_since(entry.made) >= most)
         };
-        let gone: Vec<_> = self.idle().extract_if(.., expired).collect();
-        drop(gone);
+        let _gone: Vec<_> = self.idle().extract_if(.., expired).collect();
     }
 
     /// Refuses all checkouts that wait or come, and discards what is idle. What is in use is discarded when it is put back.
@@ -151,10 +158,6 @@ impl<M: Manage> Pool<M> {
         self.places.close();
         let gone = std::mem::take(&mut *self.idle());
         drop(gone);
-    }
-
-    fn pop(&self) -> Option<Entry<M::Resource>> {
-        self.idle().pop()
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Entry<M::Resource>>> {
@@ -253,7 +256,7 @@ mod tests {
         let pool = pool(1);
         assert!(timeout(5 * MS, pool.checkout()).await.is_err());
         let number = pool.checkout().await.unwrap();
-        assert_eq!(*number, 1);
+        assert_eq!((*number, format!("{number:?}").as_str()), (1, "Pooled { .. }"));
         assert!(timeout(MS, pool.checkout()).await.is_err());
         drop(number);
         let number = pool.checkout().await.unwrap();

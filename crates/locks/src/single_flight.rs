@@ -269,6 +269,20 @@ mod tests {
         assert_eq!(panicked.to_string(), "the shared work panicked: no 7");
         assert_eq!(tokio::join!(call(), call()), (Err(panicked.clone()), Err(panicked)));
         assert_eq!(flights.run(1, async {}).await, Ok(()));
+        let spoilt = Spoilt;
+        let done = std::future::poll_fn(move |_| {
+            let _held = &spoilt;
+            std::task::Poll::Ready(())
+        });
+        assert_eq!(flights.run(1, done).await, Err(NoAnswer::Panicked("in its drop".into())));
+    }
+
+    struct Spoilt;
+
+    impl Drop for Spoilt {
+        fn drop(&mut self) {
+            std::panic::resume_unwind(Box::new("in its drop"));
+        }
     }
 
     #[tokio::test(start_paused = true)]
