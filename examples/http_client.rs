@@ -53,7 +53,12 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         guard.ports.push(api.address().port());
         let ms = Duration::from_millis;
         limits = Limits { header: ms(200), idle: ms(150), total: ms(500), ..limits };
-        let pages = [("page", "latency=40"), ("silent", "latency=900"), ("stops", "slow=20,900"), ("drips", "slow=1,40")];
+        let pages = [
+            ("page", "latency=40"),
+            ("silent", "latency=900"),
+            ("stops", "slow=20,900"),
+            ("drips", "slow=1,40"),
+        ];
         fetches = pages.map(|(name, fault)| (name.into(), api.url(&format!("/users/7?{fault}")))).into();
         let private = ["http://169.254.169.254/latest", "http://0x7f.2/", "http://[::1]/"];
         fetches.extend(private.map(|url| (url.into(), url.into())));
@@ -68,7 +73,9 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
                 let result = fetch(http, url).await;
                 let elapsed = start.elapsed().as_millis();
                 match &result {
-                    Ok((status, bytes)) => println!("{elapsed:>4} ms  {name}: status {status}, {bytes} bytes"),
+                    Ok((status, bytes)) => {
+                        println!("{elapsed:>4} ms  {name}: status {status}, {bytes} bytes")
+                    }
                     Err(error) => println!("{elapsed:>4} ms  {name}: {error}"),
                 }
                 result
