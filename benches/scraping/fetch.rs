@@ -86,7 +86,7 @@ fn budget() -> BodyBudget {
 /// Times `work` without what `make` does before.
 fn after<S, F>(make: fn() -> S, work: impl Fn(S) -> F + Copy + Send + Sync + 'static) -> Measure
 where
-    S: Send,
+    S: Send + 'static,
     F: Future<Output = ()> + Send,
 {
     stopwatch(move || async move {

@@ -55,7 +55,7 @@ pub async fn right(bomb: &[u8]) -> anyhow::Result<BodyError> {
 pub fn bomb() -> std::io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     for _ in 0..MEBIBYTES {
-        encoder.write_all(&[0; 1 << 20])?;
+        encoder.write_all(&vec![0; 1 << 20])?;
     }
     encoder.finish()
 }

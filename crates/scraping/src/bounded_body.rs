@@ -32,8 +32,8 @@
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 
+use reqwest::Response;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
-use reqwest::{Response, Url};
 use semaphores::weighted_limit::{Share, TooHeavy, WeightedLimit};
 use tokio::task::coop::consume_budget;
 
@@ -60,7 +60,7 @@ pub enum BodyError {
     #[error("{url}: the content type is {found}, and not one of {wanted:?}")]
     ContentType {
         /// Where it came from.
-        url: Url,
+        url: String,
         /// What the header says.
         found: String,
         /// What is wanted.
@@ -70,7 +70,7 @@ pub enum BodyError {
     #[error("{url}: the body is longer than {cap} bytes")]
     TooLong {
         /// Where it came from.
-        url: Url,
+        url: String,
         /// How long it may be, after decompression.
         cap: usize,
     },
@@ -105,7 +105,7 @@ impl BodyBudget {
         // The client removes the header from a body that it decompresses.
         let announced = header(&response, CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
         let announced = announced.map_or(self.cap, |length| usize::try_from(length).unwrap_or(usize::MAX));
-        let too_long = |cap, response: &Response| BodyError::TooLong { url: response.url().clone(), cap };
+        let too_long = |cap, response: &Response| BodyError::TooLong { url: response.url().to_string(), cap };
         if announced > self.cap {
             return Err(too_long(self.cap, &response));
         }
@@ -132,7 +132,7 @@ impl BodyBudget {
         if self.types.is_empty() || self.types.iter().any(|wanted| wanted.eq_ignore_ascii_case(name)) {
             return Ok(());
         }
-        let (url, wanted) = (response.url().clone(), self.types.clone());
+        let (url, wanted) = (response.url().to_string(), self.types.clone());
         Err(BodyError::ContentType { url, found: found.into(), wanted })
     }
 }

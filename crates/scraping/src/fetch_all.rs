@@ -111,13 +111,11 @@ where
     let ended = map_concurrent(urls.iter().enumerate(), limit, work, consume).await;
     let begun = begun.into_inner();
     if let Err(expired) = ended {
-        for place in 0..urls.len() {
+        for (place, outcome) in outcomes.iter_mut().enumerate().filter(|(_, outcome)| outcome.is_none()) {
             let missing = if place < begun { Missing::CutOff } else { Missing::NotStarted };
-            if outcomes[place].is_none() {
-                let outcome = Err(missing(expired.clone()));
-                done(place, &outcome);
-                outcomes[place] = Some(outcome);
-            }
+            let left = Err(missing(expired.clone()));
+            done(place, &left);
+            *outcome = Some(left);
         }
     }
     outcomes.into_iter().map(|outcome| outcome.expect("without a deadline all have ended")).collect()
@@ -293,7 +291,7 @@ mod tests {
     async fn memory_is_one_outcome_each_and_the_future_is_send() {
         let call = tokio::spawn(async {
             let urls: Vec<u64> = vec![0; 1000];
-            fetch_all(&urls, NonZeroUsize::MAX, &within(60_000), |url| fetch(url), |_, _| ()).await.len()
+            fetch_all(&urls, NonZeroUsize::MAX, &within(60_000), fetch, |_, _| ()).await.len()
         });
         assert_eq!(call.await.unwrap(), 1000);
     }

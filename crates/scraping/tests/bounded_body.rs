@@ -125,7 +125,7 @@ fn local() -> HttpClient {
 fn bomb(mebibytes: usize) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     for _ in 0..mebibytes {
-        encoder.write_all(&[0; 1 << 20]).expect("a Vec takes everything");
+        encoder.write_all(&vec![0; 1 << 20]).expect("a Vec takes everything");
     }
     encoder.finish().expect("a Vec takes everything")
 }
