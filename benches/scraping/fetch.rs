@@ -4,7 +4,6 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::OnceLock;
-use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use benches::{Bench, Flavour, Measure, Table, stopwatch, time};
@@ -31,18 +30,19 @@ const LIMIT: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 fn server() -> SocketAddr {
     static ADDRESS: OnceLock<SocketAddr> = OnceLock::new();
     *ADDRESS.get_or_init(|| {
-        let (sender, receiver) = channel();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a new socket can be changed");
+        let address = listener.local_addr().expect("it is bound");
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
             runtime.expect("a runtime").block_on(async {
-                let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-                let _ = sender.send(listener.local_addr().expect("it is bound"));
+                let listener = TcpListener::from_std(listener).expect("it does not block");
                 while let Ok((socket, _)) = listener.accept().await {
                     tokio::spawn(serve(socket));
                 }
             });
         });
-        receiver.recv().expect("the thread lives")
+        address
     })
 }
 
