@@ -3,9 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
+use reqwest::dns::Resolve;
 use reqwest::{Client, Proxy};
 use scraping::{AddressGuard, Reason, Refused, is_public};
 use server::{answer, redirect, serve};
+use support::sweep::{Ended, Scene, sweep};
 
 mod server;
 
@@ -214,4 +216,18 @@ async fn errors_are_not_passed_by_through_a_proxy() {
     let client = local().apply(builder).build().unwrap();
     let text = client.get(server.url("/")).send().await.unwrap().text().await.unwrap();
     assert_eq!((&*text, proxy.counts().connections), ("from the server", 0));
+}
+
+/// The lookup itself, on its own thread, is not cut short: only the wait for it.
+#[test]
+fn cancellation_at_every_point_of_a_lookup() {
+    let report = sweep(|_| {
+        let lookup = AddressGuard::default().resolve("localhost".parse().expect("it is a name"));
+        Scene::new(async move { lookup.await.map(Iterator::count) }).check(|ended| {
+            if let Ended::Returned(found) = ended {
+                assert!(found.is_err_and(|error| error.is::<Refused>()));
+            }
+        })
+    });
+    println!("{} points", report.points);
 }

@@ -12,6 +12,7 @@ use reqwest::{Certificate, Client, Method, Request};
 use rustls::ServerConfig;
 use scraping::{AddressGuard, HttpClient, HttpError, Limit, Limits, Reason, is_public};
 use server::{Server, answer, redirect, serve, serve_tls};
+use support::sweep::{Ended, Scene, sweep};
 use tokio::task::yield_now;
 
 mod server;
@@ -119,7 +120,28 @@ async fn drop_after<F: Future>(pendings: usize, future: F) -> bool {
     .await
 }
 
-/// Its connections are tasks of hyper's, so a sweep cannot be used: a pool outlives the request by design.
+/// Up to the connection: what the name resolves to is not allowed.
+#[test]
+fn cancellation_at_every_point_before_the_connection() {
+    let report = sweep(|_| {
+        let guard = AddressGuard::default();
+        let http = HttpClient::new(Client::builder().tls_certs_only([]), guard, NEVER);
+        let http = http.expect("it needs no system certificates");
+        let request = Request::new(Method::POST, "http://localhost/".parse().expect("it is a URL"));
+        let call = async move {
+            let got = http.get("http://localhost/").await.map(drop);
+            (got, http.send(request).await.map(drop))
+        };
+        Scene::new(call).check(|ended| {
+            if let Ended::Returned(outcome) = ended {
+                assert!(matches!(outcome, (Err(HttpError::Refused(_)), Err(HttpError::Refused(_)))));
+            }
+        })
+    });
+    println!("{} points", report.points);
+}
+
+/// A connection is a task of hyper's that may outlive the request in the pool, so the sweep cannot be used from there on.
 #[tokio::test]
 async fn cancellation_at_every_poll_leaves_no_request() {
     let server = serve(|path| if path == "/end" { answer("200 OK", b"end") } else { redirect("/end") }).await;
