@@ -274,7 +274,7 @@ mod tests {
             let _ = socket.read(&mut [0; 4096]).await;
             socket.write_all(b"HTTP/1.1 503 Busy\r\nx-a: b\r\ncontent-length: 2\r\n\r\nno").await.unwrap();
         });
-        let http = client(Limits::default());
+        let http = client(NEVER);
         let url = format!("http://{address}/");
         let response = http.get(&url).await.unwrap();
         assert_eq!((response.status().as_u16(), response.url().as_str()), (503, &*url));
@@ -284,7 +284,11 @@ mod tests {
         );
         assert_eq!(response.text().await.unwrap(), "no");
         serving.await.unwrap();
-        assert!(matches!(http.get(&url).await, Err(HttpError::Request(_))), "nobody listens any more");
+        // A port that is taken, and where nobody listens.
+        let taken = tokio::net::TcpSocket::new_v4().unwrap();
+        taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let url = format!("http://{}/", taken.local_addr().unwrap());
+        assert!(matches!(http.get(&url).await, Err(HttpError::Request(error)) if error.is_connect()));
         assert!(matches!(http.get("example.org").await, Err(HttpError::NotAUrl { .. })));
         assert!(matches!(http.get("gopher://example.org").await, Err(HttpError::Refused(_))));
     }

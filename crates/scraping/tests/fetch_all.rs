@@ -17,6 +17,10 @@ use tokio::time::sleep;
 
 mod server;
 
+/// No test is decided by a limit that is not its subject.
+const NEVER: Limits =
+    Limits { connect: Duration::MAX, header: Duration::MAX, idle: Duration::MAX, total: Duration::MAX };
+
 fn limit(limit: usize) -> NonZeroUsize {
     NonZeroUsize::new(limit).expect("tests use a limit above zero")
 }
@@ -193,11 +197,14 @@ async fn errors_of_every_kind_over_http() {
     })
     .await;
     let header = Duration::from_millis(50);
-    let http = local(Limits { header, ..Limits::default() });
+    let http = local(Limits { header, ..NEVER });
     let budget = BodyBudget::new(limit(200), limit(100), &["text/html"]).unwrap();
     let paths = ["/page", "/image", "/long", "/inside", "/part", "/none"].map(|path| server.url(path));
     let mut urls: Vec<String> = paths.into();
-    let gone = serve(|_| None).await.url("/");
+    // A port that is taken, and where nobody listens.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let gone = format!("http://{}/", taken.local_addr().unwrap());
     urls.extend([gone, "no URL".into(), "ftp://127.0.0.1/".into()]);
     let fetch = |url: &'_ String| {
         let (http, budget, url) = (&http, &budget, url.clone());
@@ -207,7 +214,7 @@ async fn errors_of_every_kind_over_http() {
     // The silent one alone, because a busy machine may make the others as slow.
     let silent = [server.url("/silent")];
     let silent = fetch_all(&silent, limit(3), &deadline, fetch, |_, _| ()).await;
-    let http = local(Limits::default());
+    let http = local(NEVER);
     let fetch = |url: &'_ String| {
         let (http, budget, url) = (&http, &budget, url.clone());
         async move { fetch_page(http, budget, &url, |body| body.to_vec()).await }
@@ -240,7 +247,7 @@ async fn errors_of_every_kind_over_http() {
 #[tokio::test]
 async fn cancellation_at_the_deadline_closes_the_connections() {
     let server = serve(|path| if path == "/silent" { None } else { answer("200 OK", b"ok") }).await;
-    let (http, budget) = (local(Limits::default()), BodyBudget::new(limit(9), limit(9), &[]).unwrap());
+    let (http, budget) = (local(NEVER), BodyBudget::new(limit(9), limit(9), &[]).unwrap());
     let urls = ["/silent", "/", "/silent"].map(|path| server.url(path));
     let fetch = |url: &'_ String| {
         let (http, budget, url) = (&http, &budget, url.clone());
