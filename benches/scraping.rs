@@ -1,8 +1,12 @@
 //! The scraping family beside its peers: see `benches/lib.rs` for how to run it.
 
+#[path = "scraping/fetch.rs"]
+mod fetch;
+
 use benches::Bench;
 
 fn main() {
-    let bench = Bench::new("scraping", &["tokio"]);
+    let mut bench = Bench::new("scraping", &["reqwest", "tokio"]);
+    fetch::tables(&mut bench);
     bench.finish();
 }
