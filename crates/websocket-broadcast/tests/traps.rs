@@ -7,3 +7,38 @@
     unreachable_pub,
     reason = "an example is a program: it has a `main`, which no test calls"
 )]
+
+use std::time::Duration;
+
+use tokio_tungstenite::tungstenite::Message;
+
+#[path = "../../../examples/traps/slow_client.rs"]
+mod slow_client;
+#[path = "../../../examples/traps/split_sink_dropped.rs"]
+mod split_sink_dropped;
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_client_slows_a_loop_of_sends() {
+    assert_eq!(slow_client::wrong().await, ms(720));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_client_does_not_slow_a_hub() {
+    assert_eq!(slow_client::right().await, ms(100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_sink_says_nothing() {
+    assert!(split_sink_dropped::wrong().await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_sink_says_so() {
+    let saw = split_sink_dropped::right().await;
+    let Ok(Some(Message::Close(Some(close)))) = saw else { panic!("{saw:?}") };
+    assert_eq!((u16::from(close.code), close.reason.as_str()), (1000, "that was all"));
+}
