@@ -1,8 +1,12 @@
 //! The websocket-broadcast family beside its peers: see `benches/lib.rs` for how to run it.
 
+#[path = "websocket-broadcast/hub.rs"]
+mod hub;
+
 use benches::Bench;
 
 fn main() {
-    let bench = Bench::new("websocket-broadcast", &["tokio"]);
+    let mut bench = Bench::new("websocket-broadcast", &["futures", "tokio", "tokio-tungstenite"]);
+    hub::tables(&mut bench);
     bench.finish();
 }
