@@ -26,14 +26,15 @@ type Socket = WebSocketStream<DuplexStream>;
 /// What the client saw last; an error if it still waited after ten seconds.
 pub type Saw = Result<Option<Message>, Elapsed>;
 
-async fn sockets() -> (Socket, Socket) {
+/// A server's and a client's socket.
+pub async fn sockets() -> (Socket, Socket) {
     let (server, client) = duplex(1024);
     let server = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
     (server, WebSocketStream::from_raw_socket(client, Role::Client, None).await)
 }
 
 /// Reads until a close frame, the end or an error, for ten seconds.
-async fn client(mut socket: Socket) -> Saw {
+pub async fn client(mut socket: Socket) -> Saw {
     let last = async {
         let mut last = None;
         while let Some(Ok(message)) = socket.next().await {

@@ -76,7 +76,9 @@ fn cancellation_at_every_point() {
             let publishing = async move {
                 for number in 1..=9_u64 {
                     hub.publish(format!("message {number}"));
-                    sleep(Duration::from_millis(number % 3)).await;
+                    if number % 4 == 0 {
+                        sleep(Duration::from_millis(9)).await;
+                    }
                 }
             };
             let reading = async move {
@@ -163,23 +165,48 @@ async fn order_of_many_and_the_future_is_send() {
     drop(write.await.unwrap().unwrap());
 }
 
-async fn tcp() -> (TcpStream, TcpStream) {
-    // What the kernel takes of a client that does not read is a part of the server's memory: small, on purpose.
+/// A server's and a client's socket.
+async fn tcp(send_buffer: Option<u32>) -> (TcpStream, TcpStream) {
     let socket = TcpSocket::new_v4().unwrap();
-    socket.set_send_buffer_size(8 * 1024).unwrap();
+    if let Some(size) = send_buffer {
+        socket.set_send_buffer_size(size).unwrap();
+    }
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener: TcpListener = socket.listen(8).unwrap();
     let client = TcpSocket::new_v4().unwrap();
-    client.set_recv_buffer_size(8 * 1024).unwrap();
     let (client, accepted) = tokio::join!(client.connect(listener.local_addr().unwrap()), listener.accept());
     (accepted.unwrap().0, client.unwrap())
+}
+
+const SMALL: Option<u32> = Some(16 * 1024);
+
+/// How many bytes the kernel takes of a client that does not read.
+async fn taken(send_buffer: Option<u32>) -> usize {
+    let (server, _client) = tcp(send_buffer).await;
+    server.writable().await.unwrap();
+    let mut taken = 0;
+    for _ in 0..200 {
+        while let Ok(count) = server.try_write(&[0; 64 * 1024]) {
+            taken += count;
+        }
+        tokio::task::yield_now().await;
+    }
+    taken
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn memory_of_the_kernel_is_bounded_by_the_send_buffer() {
+    let (small, default) = (taken(SMALL).await, taken(None).await);
+    println!("{small} bytes with a small send buffer, {default} with the default");
+    assert!(small < 512 * 1024 && default > 2 * small, "{small} {default}");
 }
 
 /// A client of which nobody reads: it is given up after what the kernel holds, and no other is.
 #[tokio::test]
 async fn errors_of_a_stuck_client_are_its_own() {
     let hub = Hub::default();
-    let ((stuck, _kept), (reads, mut client)) = (tcp().await, tcp().await);
+    let ((stuck, _kept), (reads, mut client)) = (tcp(SMALL).await, tcp(SMALL).await);
     let writers = [(stuck, 100), (reads, 60_000)].map(|(socket, milliseconds)| {
         let subscription = hub.subscribe(ALL);
         tokio::spawn(async move {

@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use futures::{SinkExt, StreamExt};
 use tokio_tungstenite::tungstenite::Message;
 
 #[path = "../../../examples/traps/slow_client.rs"]
@@ -41,4 +42,14 @@ async fn a_closed_sink_says_so() {
     let saw = split_sink_dropped::right().await;
     let Ok(Some(Message::Close(Some(close)))) = saw else { panic!("{saw:?}") };
     assert_eq!((u16::from(close.code), close.reason.as_str()), (1000, "that was all"));
+}
+
+/// Without either half the connection ends, but without a close frame.
+#[tokio::test(start_paused = true)]
+async fn two_dropped_halves_end_without_a_close_frame() {
+    let (server, client) = split_sink_dropped::sockets().await;
+    let (mut sink, messages) = server.split();
+    sink.send("the last message".into()).await.unwrap();
+    drop((sink, messages));
+    assert_eq!(split_sink_dropped::client(client).await.unwrap(), Some("the last message".into()));
 }
