@@ -58,7 +58,7 @@ pub enum WriteError<E> {
     /// The client reads too slowly. A close frame would only queue up behind the rest.
     #[error("the client did not take {messages} messages ({bytes} bytes) within {deadline:?}")]
     TooSlow {
-        /// How many messages were in the batch.
+        /// How many messages were in the batch; none if it only had to finish what a dropped call has left.
         messages: usize,
         /// The size of their payloads.
         bytes: usize,
@@ -90,7 +90,7 @@ struct Batch {
 ///
 /// # Panics
 ///
-/// When the sink is not ready at once outside a Tokio runtime with a timer.
+/// Outside a Tokio runtime with a timer.
 pub async fn write_frames<S>(
     messages: impl Stream<Item = Message>,
     sink: &mut S,

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use support::sweep::{Scene, sweep};
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -20,7 +20,8 @@ const ALL: QueueLimit =
     QueueLimit { messages: NonZeroUsize::MAX, bytes: NonZeroUsize::MAX, disconnect: true };
 
 const fn limit(messages: usize, bytes: usize, milliseconds: u64) -> BatchLimit {
-    let (messages, bytes) = (NonZeroUsize::new(messages).unwrap(), NonZeroUsize::new(bytes).unwrap());
+    let (messages, bytes) = (NonZeroUsize::new(messages), NonZeroUsize::new(bytes));
+    let (messages, bytes) = (messages.expect("not zero"), bytes.expect("not zero"));
     BatchLimit { messages, bytes, deadline: Duration::from_millis(milliseconds) }
 }
 
@@ -137,6 +138,16 @@ async fn errors_of_a_closed_socket_name_their_cause() {
     assert!(matches!(error, WriteError::Socket { source: Error::Protocol(_), .. }), "{error:?}");
 }
 
+/// A close frame would wait behind what the client does not read.
+#[tokio::test(start_paused = true)]
+async fn errors_of_a_slow_client_leave_nothing_to_say_goodbye_with() {
+    let (mut server, _client) = sockets(64).await;
+    let messages = stream::iter([Message::binary(vec![0; 1_000])]);
+    let error = write_frames(messages, &mut server, limit(9, 99, 50)).await.unwrap_err();
+    assert!(matches!(error, WriteError::TooSlow { messages: 1, bytes: 1_000, .. }), "{error:?}");
+    assert!(timeout(Duration::from_secs(3_600), server.close(None)).await.is_err());
+}
+
 /// An endless stream and a sink that is always ready: everything else still runs.
 #[tokio::test]
 async fn backpressure_of_an_endless_stream_gives_way() {
@@ -167,15 +178,18 @@ async fn order_of_many_and_the_future_is_send() {
 
 /// A server's and a client's socket.
 async fn tcp(send_buffer: Option<u32>) -> (TcpStream, TcpStream) {
-    let socket = TcpSocket::new_v4().unwrap();
+    let socket = TcpSocket::new_v4().expect("it is a loopback socket");
     if let Some(size) = send_buffer {
-        socket.set_send_buffer_size(size).unwrap();
+        socket.set_send_buffer_size(size).expect("it is a loopback socket");
     }
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let listener: TcpListener = socket.listen(8).unwrap();
-    let client = TcpSocket::new_v4().unwrap();
-    let (client, accepted) = tokio::join!(client.connect(listener.local_addr().unwrap()), listener.accept());
-    (accepted.unwrap().0, client.unwrap())
+    socket.bind("127.0.0.1:0".parse().expect("it is a loopback socket")).expect("it is a loopback socket");
+    let listener: TcpListener = socket.listen(8).expect("it is a loopback socket");
+    let client = TcpSocket::new_v4().expect("it is a loopback socket");
+    let (client, accepted) = tokio::join!(
+        client.connect(listener.local_addr().expect("it is a loopback socket")),
+        listener.accept()
+    );
+    (accepted.expect("it is a loopback socket").0, client.expect("it is a loopback socket"))
 }
 
 const SMALL: Option<u32> = Some(16 * 1024);
@@ -183,7 +197,7 @@ const SMALL: Option<u32> = Some(16 * 1024);
 /// How many bytes the kernel takes of a client that does not read.
 async fn taken(send_buffer: Option<u32>) -> usize {
     let (server, _client) = tcp(send_buffer).await;
-    server.writable().await.unwrap();
+    server.writable().await.expect("it is a loopback socket");
     let mut taken = 0;
     for _ in 0..200 {
         while let Ok(count) = server.try_write(&[0; 64 * 1024]) {

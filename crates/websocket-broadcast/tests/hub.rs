@@ -22,13 +22,13 @@ const MANY: QueueLimit =
     QueueLimit { messages: NonZeroUsize::MAX, bytes: NonZeroUsize::MAX, disconnect: true };
 
 fn limit(messages: usize, bytes: usize, disconnect: bool) -> QueueLimit {
-    let [messages, bytes] = [messages, bytes].map(|limit| NonZeroUsize::new(limit).unwrap());
+    let [messages, bytes] = [messages, bytes].map(|limit| NonZeroUsize::new(limit).expect("not zero"));
     QueueLimit { messages, bytes, disconnect }
 }
 
 fn number(delivery: &Delivery) -> Option<u64> {
     let Delivery::Message(message) = delivery else { return None };
-    Some(message.to_text().unwrap().parse().unwrap())
+    message.to_text().ok()?.parse().ok()
 }
 
 /// Every number up to `sent` is there or counted as lost, in its place.
@@ -260,10 +260,10 @@ async fn backpressure_of_a_long_queue_gives_way() {
     let hub = Hub::default();
     let subscription = hub.subscribe(MANY);
     (0..100_000).for_each(|_| _ = hub.publish(""));
+    drop(hub);
     let reading = tokio::spawn(subscription.count());
     tokio::task::yield_now().await;
     assert!(!reading.is_finished(), "100,000 messages in one turn");
-    drop(hub);
     assert_eq!(reading.await.unwrap(), 100_000);
 }
 
