@@ -38,11 +38,13 @@ fn message(delivery: Delivery) -> Message {
     }
 }
 
+type Left = (WebSocketStream<DuplexStream>, Subscription);
+
 /// What the subject writes with, put back when it is dropped.
 struct Writer {
     socket: Option<WebSocketStream<DuplexStream>>,
     subscription: Option<Subscription>,
-    home: Rc<RefCell<Option<(WebSocketStream<DuplexStream>, Subscription)>>>,
+    home: Rc<RefCell<Option<Left>>>,
 }
 
 impl Writer {
