@@ -56,7 +56,7 @@ pub struct BatchLimit {
 #[derive(Debug, Error)]
 pub enum WriteError<E> {
     /// The client reads too slowly. A close frame would only queue up behind the rest.
-    #[error("the client did not take {messages} messages ({bytes} bytes) within {deadline:?}")]
+    #[error("the client did not take a batch within {deadline:?} (messages: {messages}, bytes: {bytes})")]
     TooSlow {
         /// How many messages were in the batch; none if it only had to finish what a dropped call has left.
         messages: usize,
@@ -66,7 +66,7 @@ pub enum WriteError<E> {
         deadline: Duration,
     },
     /// The socket failed.
-    #[error("writing {messages} messages ({bytes} bytes) failed")]
+    #[error("cannot write a batch (messages: {messages}, bytes: {bytes})")]
     Socket {
         /// How many messages were in the batch.
         messages: usize,
@@ -233,7 +233,10 @@ mod tests {
 
         let (mut socket, client) = socket(64).await;
         let error = write_frames(texts(&["abcdefgh"; 20]), &mut socket, MANY).await.unwrap_err();
-        assert_eq!(error.to_string(), "the client did not take 20 messages (160 bytes) within 50ms");
+        assert_eq!(
+            error.to_string(),
+            "the client did not take a batch within 50ms (messages: 20, bytes: 160)"
+        );
         drop(client);
         let error = write_frames(texts(&["a"]), &mut socket, MANY).await.unwrap_err();
         assert!(matches!(error, WriteError::Socket { .. }), "{error:?}");

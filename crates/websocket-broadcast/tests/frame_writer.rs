@@ -136,7 +136,7 @@ async fn errors_of_a_closed_socket_name_their_cause() {
     let (mut server, _client) = sockets(64).await;
     server.close(None).await.unwrap();
     let error = write_frames(stream::iter(["a".into()]), &mut server, limit(9, 99, 50)).await.unwrap_err();
-    assert_eq!(error.to_string(), "writing 1 messages (1 bytes) failed");
+    assert_eq!(error.to_string(), "cannot write a batch (messages: 1, bytes: 1)");
     assert!(matches!(error, WriteError::Socket { source: Error::Protocol(_), .. }), "{error:?}");
 }
 
