@@ -1,4 +1,4 @@
-"""The jobs of benches/websocket-broadcast.rs in asyncio. `websocket-broadcast.py asyncio|uvloop JOB NUMBER...` prints the
+"""The jobs of benches/websocket-broadcast.rs in asyncio. `websocket-broadcast.py asyncio|uvloop JOB NUMBER...` prints the seconds of one run."""
 
 import asyncio
 import selectors
