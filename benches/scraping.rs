@@ -1,8 +1,12 @@
 //! The scraping family beside its peers: see `benches/lib.rs` for how to run it.
 
+#[path = "scraping/robots.rs"]
+mod robots;
+
 use benches::Bench;
 
 fn main() {
-    let bench = Bench::new("scraping", &["tokio"]);
+    let mut bench = Bench::new("scraping", &["texting_robots", "tokio"]);
+    robots::tables(&mut bench);
     bench.finish();
 }

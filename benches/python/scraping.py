@@ -1,0 +1,40 @@
+"""The jobs of benches/scraping.rs in asyncio. `scraping.py asyncio|uvloop JOB NUMBER...` prints the seconds of one run."""
+
+import asyncio
+import statistics
+import sys
+import time
+from urllib.robotparser import RobotFileParser
+
+ENOUGH = 0.3  # seconds of measuring, and at least one run
+
+
+async def robots(pages, rules):
+    """Returns the time without that of parsing."""
+    parser = RobotFileParser()
+    parser.parse(["user-agent: *", *(f"disallow: /private/{number}/" for number in range(rules)), "crawl-delay: 1"])
+    start = time.perf_counter()
+    for number in range(pages):
+        parser.can_fetch("ExampleBot", f"https://a.example/pages/{number}")
+    return time.perf_counter() - start
+
+
+async def measure(job, numbers):
+    runs, begin = [], time.perf_counter()
+    while time.perf_counter() - begin < ENOUGH:
+        start = time.perf_counter()
+        own_time = await job(*numbers)
+        runs.append(own_time or time.perf_counter() - start)
+    return statistics.median(runs)
+
+
+def main():
+    event_loop, job, *numbers = sys.argv[1:]
+    if event_loop == "uvloop":
+        import uvloop as runner
+    else:
+        runner = asyncio
+    print(runner.run(measure(globals()[job], [int(number) for number in numbers])))
+
+
+main()
