@@ -119,6 +119,7 @@ proptest! {
         let parent = |page: usize| pages[page].1.filter(|_| page > 0).map(|index| index.index(page));
         let (visits, lost) = (RefCell::new(BTreeMap::<usize, usize>::new()), RefCell::new(Vec::new()));
         let (running, last) = (RefCell::new([0; 5]), RefCell::new([None::<Instant>; 5]));
+        let paused = RefCell::new([(None::<Instant>, None::<Instant>); 5]);
         let polite = polite(delay, per_host, overall, capacity);
         let visit = async |page: usize| {
             let (host, _, takes, busy, fails) = pages[page];
@@ -126,12 +127,20 @@ proptest! {
             if let Some(last) = last.borrow_mut()[host].replace(Instant::now()) {
                 assert!(last.elapsed() >= ms(delay), "{:?} after the last visit", last.elapsed());
             }
+            // A visit that was begun at the same instant did not know.
+            let (since, until) = paused.borrow()[host];
+            assert!(until <= Some(Instant::now()) || since == Some(Instant::now()), "within the host's pause");
             running.borrow_mut()[host] += 1;
             assert!(running.borrow()[host] <= per_host && running.borrow().iter().sum::<usize>() <= overall);
             sleep(ms(takes)).await;
             running.borrow_mut()[host] -= 1;
             let (answer, again) = match (tried <= busy, fails) {
-                (true, _) => (Answer::Busy(Some(ms(takes))), Some(page)),
+                (true, _) => {
+                    let until = Some(Instant::now() + ms(7 * takes));
+                    let longest = paused.borrow()[host].1.max(until);
+                    paused.borrow_mut()[host] = (Some(Instant::now()), longest);
+                    (Answer::Busy(Some(ms(7 * takes))), Some(page))
+                }
                 (_, true) => (Answer::Failed, None),
                 _ => (Answer::Well(ms(0)), None),
             };
