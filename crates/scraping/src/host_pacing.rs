@@ -95,7 +95,7 @@ impl HostPace {
         if let Answer::Well(asked) = answer {
             let faster = self.delay - self.delay / 8;
             self.delay = faster.max(asked.min(self.longest)).max(self.shortest);
-        } else if self.slowed.map_or(true, |slowed| slowed <= began) {
+        } else if self.slowed.is_none_or(|slowed| slowed <= began) {
             let slower = self.delay.saturating_mul(2).max(SLOWED).min(self.longest);
             (self.delay, self.slowed) = (slower.max(self.delay), Some(now));
         }
