@@ -1,12 +1,15 @@
 """The jobs of benches/scraping.rs in asyncio. `scraping.py asyncio|uvloop JOB NUMBER...` prints the seconds of one run."""
 
 import asyncio
+import heapq
 import ipaddress
 import socket
 import statistics
 import sys
 import time
+from collections import deque
 from urllib.parse import urlsplit
+from urllib.robotparser import RobotFileParser
 
 ENOUGH = 0.3  # seconds of measuring, and at least one run
 
@@ -65,6 +68,45 @@ async def fetch_all_there(n):
             return url
 
     assert len(await asyncio.gather(*(one(url) for url in range(n)), return_exceptions=True)) == n
+
+
+async def robots(pages, rules):
+    """Returns the time without that of parsing."""
+    parser = RobotFileParser()
+    parser.parse(["user-agent: *", *(f"disallow: /private/{number}/" for number in range(rules)), "crawl-delay: 1"])
+    start = time.perf_counter()
+    for number in range(pages):
+        parser.can_fetch("ExampleBot", f"https://a.example/pages/{number}")
+    return time.perf_counter() - start
+
+
+async def polite_frontier(hosts, pages, overall):
+    """A queue per host, and a heap of the hosts that may be visited; no host has a delay."""
+    queues = {host: deque(range(pages)) for host in range(hosts)}
+    due = [(0.0, host) for host in queues]
+
+    async def worker():
+        while due:
+            at, host = heapq.heappop(due)
+            if at > time.monotonic():
+                await asyncio.sleep(at - time.monotonic())
+            began = time.monotonic()
+            queues[host].popleft()
+            await asyncio.sleep(0)
+            if queues[host]:
+                heapq.heappush(due, (began, host))
+
+    await asyncio.gather(*(worker() for _ in range(overall)))
+
+
+async def host_pacing(requests):
+    delay, shortest, longest, turn = 0.0, 0.0, 60.0, 0.0
+    for number in range(requests):
+        now = time.monotonic()
+        if turn > now:
+            await asyncio.sleep(turn - now)
+        delay = max(delay - delay / 8, shortest)
+        turn = now + delay
 
 
 async def measure(job, numbers):

@@ -74,7 +74,7 @@ impl Gauge {
         self.state.borrow().all
     }
 
-    /// The counts of one route: `/`, `/users`, `/items`, `/limited`, `/echo`, or `other` for unknown paths.
+    /// The counts of one route: `/`, `/users`, `/items`, `/limited`, `/robots.txt`, `/echo`, or `other` for unknown paths.
     pub fn route(&self, route: &str) -> Counts {
         self.state.borrow().routes.get(route).copied().unwrap_or_default()
     }

@@ -40,7 +40,8 @@ impl From<Refusal> for Response<Bytes> {
 
 /// The route's name in the gauge.
 pub(super) fn name(path: &str) -> &'static str {
-    let known = ["/", "/items", "/limited", "/gauge", "/echo"].into_iter().find(|name| *name == path);
+    let known =
+        ["/", "/items", "/limited", "/gauge", "/echo", "/robots.txt"].into_iter().find(|name| *name == path);
     known.unwrap_or(if path.starts_with("/users/") { "/users" } else { "other" })
 }
 
@@ -63,13 +64,14 @@ pub(super) async fn answer(
         "/users" => user(path.trim_start_matches("/users/"), query),
         "/items" => items(head.uri.query().unwrap_or_default(), query),
         "/limited" => limited(&shared.buckets, query, date),
-        _ => index(query),
+        "/robots.txt" => text(include_bytes!("robots.txt"), query),
+        _ => text(include_bytes!("index.txt"), query),
     }
 }
 
-fn index(query: Query) -> Result<Response<Bytes>, Refusal> {
+fn text(text: &'static [u8], query: Query) -> Result<Response<Bytes>, Refusal> {
     query.end()?;
-    let mut answer = Response::new(Bytes::from_static(include_bytes!("index.txt")));
+    let mut answer = Response::new(Bytes::from_static(text));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     Ok(answer)
 }
