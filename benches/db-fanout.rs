@@ -1,8 +1,12 @@
 //! The db-fanout family beside its peers: see `benches/lib.rs` for how to run it.
 
+#[path = "db-fanout/user_page.rs"]
+mod user_page;
+
 use benches::Bench;
 
 fn main() {
-    let bench = Bench::new("db-fanout", &["tokio"]);
+    let mut bench = Bench::new("db-fanout", &["sqlx", "tokio"]);
+    user_page::tables(&mut bench);
     bench.finish();
 }
