@@ -1,5 +1,7 @@
 //! The db-fanout family beside its peers: see `benches/lib.rs` for how to run it.
 
+#[path = "db-fanout/row_loader.rs"]
+mod row_loader;
 #[path = "db-fanout/user_page.rs"]
 mod user_page;
 
@@ -8,5 +10,6 @@ use benches::Bench;
 fn main() {
     let mut bench = Bench::new("db-fanout", &["sqlx", "tokio"]);
     user_page::tables(&mut bench);
+    row_loader::tables(&mut bench);
     bench.finish();
 }

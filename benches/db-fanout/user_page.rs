@@ -142,7 +142,8 @@ async fn one_query(n: usize) {
     let page = move |id| {
         let pool = pool.clone();
         async move {
-            let (name, bio, item): (String, String, String) = query_as(PAGE).bind(id).fetch_one(&pool).await?;
+            let (name, bio, item): (String, String, String) =
+                query_as(PAGE).bind(id).fetch_one(&pool).await?;
             Ok(name.len() + bio.len() + item.len())
         }
     };

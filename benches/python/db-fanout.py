@@ -64,6 +64,35 @@ async def user_page(pages, callers, connections):
         return took
 
 
+async def row_loader(loads, requests):
+    database, loop, waiting = sqlite3.connect(":memory:"), asyncio.get_running_loop(), {}
+    database.execute("CREATE TABLE authors (id INTEGER PRIMARY KEY, name TEXT)")
+    database.executemany("INSERT INTO authors VALUES (?, ?)", ((key, f"Author {key}") for key in range(1000)))
+
+    def ask():
+        keys, callers = list(waiting), dict(waiting)
+        waiting.clear()
+        sql = f"SELECT id, name FROM authors WHERE id IN ({', '.join('?' * len(keys))})"
+        found = dict(database.execute(sql, keys))
+        for key, futures in callers.items():
+            for future in futures:
+                future.set_result(found[key])
+
+    async def load(rows, key):
+        if key not in rows:
+            rows[key] = future = loop.create_future()
+            if not waiting:
+                loop.call_soon(ask)
+            waiting.setdefault(key, []).append(future)
+        return await rows[key]
+
+    async def request(number):
+        rows, each = {}, loads // requests
+        await asyncio.gather(*(load(rows, (number * 31 + story // 2 * 7) % 1000) for story in range(each)))
+
+    await asyncio.gather(*(request(number) for number in range(requests)))
+
+
 async def measure(job, numbers):
     runs, begin = [], time.perf_counter()
     while time.perf_counter() - begin < ENOUGH:
