@@ -2,6 +2,8 @@
 
 #[path = "db-fanout/row_loader.rs"]
 mod row_loader;
+#[path = "db-fanout/row_stream.rs"]
+mod row_stream;
 #[path = "db-fanout/user_page.rs"]
 mod user_page;
 
@@ -11,5 +13,6 @@ fn main() {
     let mut bench = Bench::new("db-fanout", &["sqlx", "tokio"]);
     user_page::tables(&mut bench);
     row_loader::tables(&mut bench);
+    row_stream::tables(&mut bench);
     bench.finish();
 }

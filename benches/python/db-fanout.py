@@ -93,6 +93,17 @@ async def row_loader(loads, requests):
     await asyncio.gather(*(request(number) for number in range(requests)))
 
 
+async def row_stream(rows, ahead):
+    database = sqlite3.connect(":memory:", check_same_thread=False)
+    sql = """WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+             SELECT i, 'sensor ' || (i % 10) FROM n"""
+    cursor, seen, loop = database.execute(sql, (rows,)), 0, asyncio.get_running_loop()
+    while some := await loop.run_in_executor(None, cursor.fetchmany, ahead):
+        for _, name in some:
+            seen += bool(name)
+    assert seen == rows
+
+
 async def measure(job, numbers):
     runs, begin = [], time.perf_counter()
     while time.perf_counter() - begin < ENOUGH:
