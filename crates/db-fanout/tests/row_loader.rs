@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking, in helper functions too")]
 
+mod still;
+
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use db_fanout::{RowLoader, rows_by_key};
@@ -14,10 +16,11 @@ use producer_consumer::{BatchLoader, LoadError};
 use proptest::prelude::*;
 use sqlx::sqlite::SqlitePoolOptions;
 use sqlx::{SqlitePool, query};
+use still::Still;
 use support::sweep::{Ended, Fault, Parts, Scene, sweep};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
-use tokio::task::{spawn_blocking, yield_now};
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 const MS: Duration = Duration::from_millis(1);
@@ -114,19 +117,6 @@ async fn cancellation_of_one_load_is_not_felt_by_the_others_of_its_request() {
         // A key whose query was under way is asked for again.
         let asked = log.lock().unwrap().concat().len();
         assert!((3..=5).contains(&asked), "{asked}, gave up after {gives_up} ms");
-    }
-}
-
-/// While it lives the paused clock stands still: SQLite works on threads that tokio does not know of.
-struct Still {
-    _alive: mpsc::Sender<()>,
-}
-
-impl Still {
-    fn new() -> Self {
-        let (alive, gone) = mpsc::channel();
-        drop(spawn_blocking(move || gone.recv()));
-        Still { _alive: alive }
     }
 }
 

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking, in helper functions too")]
 
-use std::sync::mpsc;
+mod still;
+
 use std::thread;
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use futures::{StreamExt, TryStreamExt};
 use proptest::prelude::*;
 use sqlx::sqlite::SqlitePoolOptions;
 use sqlx::{SqlitePool, query, query_scalar};
+use still::Still;
 use support::sweep::{Ended, Scene, sweep};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
 
 const LONG: Duration = Duration::from_secs(3_600 * 24);
 const TO: &str =
@@ -23,19 +24,6 @@ const TO: &str =
 fn pool(connections: u32) -> SqlitePool {
     let options = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(LONG);
     options.idle_timeout(None).max_lifetime(None).connect_lazy("sqlite::memory:").unwrap()
-}
-
-/// While it lives the paused clock stands still: SQLite works on threads that tokio does not know of.
-struct Still {
-    _alive: mpsc::Sender<()>,
-}
-
-impl Still {
-    fn new() -> Self {
-        let (alive, gone) = mpsc::channel();
-        drop(spawn_blocking(move || gone.recv()));
-        Still { _alive: alive }
-    }
 }
 
 #[test]

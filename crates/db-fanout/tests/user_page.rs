@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking, in helper functions too")]
 
+mod still;
+
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -14,25 +16,13 @@ use futures::future::{join_all, try_join_all};
 use futures::{FutureExt, poll};
 use sqlx::sqlite::SqlitePoolOptions;
 use sqlx::{Sqlite, SqlitePool, query_scalar};
+use still::Still;
 use support::sweep::{Ended, Fault, Scene, sweep};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
-use tokio::task::{spawn_blocking, yield_now};
+use tokio::task::yield_now;
 
 const LONG: Duration = Duration::from_secs(3_600 * 24);
-
-/// While it lives the paused clock stands still: SQLite works on threads that tokio does not know of.
-struct Still {
-    _alive: mpsc::Sender<()>,
-}
-
-impl Still {
-    fn new() -> Self {
-        let (alive, gone) = mpsc::channel();
-        drop(spawn_blocking(move || gone.recv()));
-        Still { _alive: alive }
-    }
-}
 
 fn pool(connections: u32) -> SqlitePool {
     let options = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(LONG);
