@@ -31,7 +31,7 @@ use tokio::time::{Instant, sleep};
 /// Show the pages of users, each put together from three queries over a pool, and what each way to ask costs.
 #[derive(Parser)]
 #[command(
-    after_help = "Exit codes: 0 all pages were shown, 1 a query failed, 2 bad arguments, 130 stopped by Ctrl-C."
+    after_help = "Exit codes: 0 all pages were shown, 1 something failed, 2 bad arguments, 130 stopped by Ctrl-C."
 )]
 struct Args {
     /// How many pages are asked for at a time
