@@ -278,6 +278,7 @@ mod tests {
     async fn backpressure_leaves_the_reserve_to_others() {
         let fan_out = fan_out(1, LONG);
         let _leases = (fan_out.acquire().await.unwrap(), fan_out.acquire().await.unwrap());
+        assert_eq!(fan_out.free(), 0);
         assert!(fan_out.acquire().now_or_never().is_none());
         let mut other = fan_out.pool.acquire().await.unwrap();
         assert_eq!(query_scalar("SELECT 7").fetch_one(&mut *other).await.ok(), Some(7));
