@@ -1,8 +1,18 @@
 //! The db-fanout family beside its peers: see `benches/lib.rs` for how to run it.
 
+#[path = "db-fanout/row_loader.rs"]
+mod row_loader;
+#[path = "db-fanout/row_stream.rs"]
+mod row_stream;
+#[path = "db-fanout/user_page.rs"]
+mod user_page;
+
 use benches::Bench;
 
 fn main() {
-    let bench = Bench::new("db-fanout", &["tokio"]);
+    let mut bench = Bench::new("db-fanout", &["sqlx", "tokio"]);
+    user_page::tables(&mut bench);
+    row_loader::tables(&mut bench);
+    row_stream::tables(&mut bench);
     bench.finish();
 }

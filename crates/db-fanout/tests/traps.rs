@@ -7,3 +7,37 @@
     unreachable_pub,
     reason = "an example is a program: it has a `main`, which no test calls"
 )]
+
+#[path = "../../../examples/traps/n_plus_one.rs"]
+mod n_plus_one;
+#[path = "../../../examples/traps/nested_acquire.rs"]
+mod nested_acquire;
+
+#[tokio::test]
+async fn a_loop_asks_once_for_each_row() {
+    let pool = n_plus_one::shop().await.unwrap();
+    let (names, queries) = n_plus_one::wrong(&pool).await.unwrap();
+    assert_eq!((names.len(), queries), (40, 41));
+}
+
+#[tokio::test]
+async fn rows_by_key_asks_once_for_all() {
+    let pool = n_plus_one::shop().await.unwrap();
+    let (names, queries) = n_plus_one::right(&pool).await.unwrap();
+    assert_eq!((names, queries), (n_plus_one::wrong(&pool).await.unwrap().0, 2));
+}
+
+#[tokio::test]
+async fn a_second_connection_is_waited_for_until_the_timeout() {
+    let pages = nested_acquire::wrong().await.unwrap();
+    // When the first gives up, its connection may still come in time for the second.
+    assert!(pages.iter().any(|page| matches!(page, Err(sqlx::Error::PoolTimedOut))));
+    let alone = nested_acquire::wrong_but_alone().await.unwrap();
+    assert_eq!(alone.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [3, 3, 3]);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_handed_on_is_enough() {
+    let pages = nested_acquire::right().await.unwrap();
+    assert_eq!(pages.map(Result::unwrap), [3, 3]);
+}
