@@ -1,1 +1,5 @@
 //! Databases: many queries at once, transactions, streams of rows.
+
+pub mod transaction;
+
+pub use self::transaction::{Failed, Open, Retries, transaction};
