@@ -135,7 +135,7 @@ where
 {
     let mut rejected = Vec::new();
     // What is still to be inserted, the next part last.
-    let mut parts = vec![0..rows.len()];
+    let mut parts = Vec::from_iter([0..rows.len()]);
     while let Some(part) = parts.pop() {
         let mut insert = statement(&rows[part.clone()]);
         let insert = insert.build().persistent(part.len() == at_once.get());
