@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use db_fanout::{Failed, Open, Retries, transaction};
+use db_fanout::{ATTEMPTS, Failed, Open, transaction};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
 use sqlx::{Sqlite, query, query_scalar, raw_sql};
 use support::lanes::{LaneExt, PictureArgs, record, waiting};
@@ -80,8 +80,7 @@ async fn main() -> anyhow::Result<ExitCode> {
 /// Says how it went, and whether that was well.
 async fn transfer(pool: &SqlitePool, begin: &'static str, amount: i64, name: &str, think: Duration) -> bool {
     let attempts = Cell::new(0);
-    let retries = Retries { base: Duration::from_millis(20), ..Retries::default() };
-    let call = transaction(pool, begin, &retries, |open: Open<Sqlite>| {
+    let call = transaction(pool, begin, ATTEMPTS, |open: Open<Sqlite>| {
         attempts.set(attempts.get() + 1);
         move_money(open, amount, think).try_lane(format!("attempt {}", attempts.get()))
     });

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use benches::{Bench, Flavour, Measure, Table, stopwatch};
-use db_fanout::{Failed, Open, Retries, bulk_insert, sqlite_writer, transaction};
+use db_fanout::{ATTEMPTS, Failed, Open, bulk_insert, sqlite_writer, transaction};
 use futures::future::join_all;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -105,8 +105,7 @@ fn transaction_tables(bench: &mut Bench) {
                             query(INSERT).bind(row).bind(name(row)).execute(&mut *open).await?;
                             Ok::<_, Failed<Infallible>>(())
                         };
-                        let retries = Retries::default();
-                        let call = transaction(&pool, "BEGIN IMMEDIATE", &retries, work);
+                        let call = transaction(&pool, "BEGIN IMMEDIATE", ATTEMPTS, work);
                         call.await.expect("conflicts are tried again");
                     }
                 })

@@ -11,7 +11,7 @@
 //! ```
 
 use clap::Parser;
-use db_fanout::{Failed, Open, Retries, transaction};
+use db_fanout::{ATTEMPTS, Failed, Open, transaction};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
 use sqlx::{Sqlite, query, query_scalar, raw_sql};
 use support::lanes::{LaneExt, PictureArgs, record};
@@ -40,7 +40,7 @@ async fn order_right(pool: &SqlitePool, written: &Notify) -> Result<(), Failed<s
         payment().await;
         Ok(())
     };
-    transaction(pool, "BEGIN IMMEDIATE", &Retries::default(), work).await
+    transaction(pool, "BEGIN IMMEDIATE", ATTEMPTS, work).await
 }
 // ANCHOR_END: right
 

@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use clap::Parser;
-use db_fanout::{Failed, Open, Retries, transaction};
+use db_fanout::{ATTEMPTS, Failed, Open, transaction};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
 use sqlx::{Sqlite, query, query_scalar, raw_sql};
 use support::lanes::{LaneExt, PictureArgs, record, waiting};
@@ -51,7 +51,7 @@ pub async fn right(pool: &SqlitePool) -> sqlx::Result<(i64, String)> {
             query("UPDATE counter SET n = ?").bind(n + 1).execute(&mut *open).await?;
             Ok::<_, Failed<sqlx::Error>>(())
         };
-        transaction(pool, "BEGIN IMMEDIATE", &Retries::default(), work).await
+        transaction(pool, "BEGIN IMMEDIATE", ATTEMPTS, work).await
     };
     let (one, other) = join!(count().try_lane("counter 1"), count().try_lane("counter 2"));
     let failed = one.and(other).map_err(|error| sqlx::Error::Protocol(error.to_string()));

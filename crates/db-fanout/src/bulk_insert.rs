@@ -37,7 +37,7 @@ use std::num::NonZeroUsize;
 use sqlx::database::HasStatementCache;
 use sqlx::{Connection, Database, Executor, IntoArguments, Pool, QueryBuilder};
 
-use super::transaction::{Failed, Open, Retries, transaction};
+use super::transaction::{ATTEMPTS, Failed, Open, transaction};
 
 /// What became of the rows so far. All that were inserted are committed.
 #[derive(Debug, Default)]
@@ -119,7 +119,7 @@ where
     DB::Arguments: IntoArguments<DB>,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    transaction(pool, begin, &Retries::default(), |open| halves(open, rows, at_once, statement)).await
+    transaction(pool, begin, ATTEMPTS, |open| halves(open, rows, at_once, statement)).await
 }
 
 async fn halves<DB, I>(
@@ -135,7 +135,8 @@ where
 {
     let mut rejected = Vec::new();
     // What is still to be inserted, the next part last.
-    let mut parts = Vec::from_iter([0..rows.len()]);
+    let mut parts = Vec::new();
+    parts.push(0..rows.len());
     while let Some(part) = parts.pop() {
         let mut insert = statement(&rows[part.clone()]);
         let insert = insert.build().persistent(part.len() == at_once.get());

@@ -6,4 +6,4 @@ pub mod transaction;
 
 pub use self::bulk_insert::{Rejected, Report, Stopped, bulk_insert};
 pub use self::sqlite_writer::{WriteError, Writer, sqlite_writer};
-pub use self::transaction::{Failed, Open, Retries, transaction};
+pub use self::transaction::{ATTEMPTS, Failed, Open, transaction};

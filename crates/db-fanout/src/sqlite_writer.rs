@@ -17,7 +17,6 @@
 //! the process writes, nobody meets SQLITE_BUSY.
 //!
 //! ```
-//! use db_fanout::sqlite_writer;
 //! use sqlx::{QueryBuilder, SqlitePool, query};
 //!
 //! #[tokio::main]
@@ -25,10 +24,10 @@
 //!     let pool = SqlitePool::connect("sqlite::memory:").await?;
 //!     query("CREATE TABLE users (name TEXT UNIQUE)").execute(&pool).await?;
 //!     let insert = |names: &[&str]| { let mut insert = QueryBuilder::new("INSERT INTO users "); insert.push_values(names, |mut row, name| { row.push_bind(name.to_string()); }); insert };
-//!     let (writer, writing) = sqlite_writer(pool, 1000.try_into()?, 100.try_into()?, insert);
+//!     let (writer, writing) = db_fanout::sqlite_writer(pool, 1000.try_into()?, 100.try_into()?, insert);
 //!     let work = async move { tokio::join!(writer.write("Ada"), writer.write("Grace"), writer.write("Ada")) };
-//!     let (results, ()) = tokio::join!(work, writing);
-//!     Ok(assert!(results.0.is_ok() && results.1.is_ok() && results.2.is_err()))
+//!     let ((ada, grace, again), ()) = tokio::join!(work, writing);
+//!     Ok(assert!(ada.is_ok() && grace.is_ok() && again.is_err()))
 //! }
 //! ```
 

@@ -11,20 +11,19 @@
 //! | Panics | the work's panic is the caller's; nothing is committed, and the connection is closed |
 //! | Memory | O(1) |
 //! | Backpressure | callers wait for a connection, in the order and for as long as the pool says |
-//! | Clock | `tokio::time`: a random wait between attempts; the pool's own limits |
+//! | Clock | `tokio::time`: a random wait before the second attempt, up to 5 ms, and up to twice as long before each further one, at most 500 ms; the pool's own limits |
 //!
-//! sqlx 0.9.0 gives a connection back whatever state it is in when a `begin()` on PostgreSQL is dropped half way. Here one that is
-//! not known to be outside of a transaction never goes back. A statement that runs when the caller gives up is not stopped: the
-//! database ends it, and then finds that nobody is there.
+//! sqlx 0.9.0 gives a connection back as it is when a `begin()` on PostgreSQL is dropped half way. Here one that is not known to be
+//! outside of a transaction never goes back. A statement that runs when the caller gives up is not stopped.
 //!
 //! ```
-//! use db_fanout::{Failed, Retries, transaction};
+//! use db_fanout::{ATTEMPTS, Failed, transaction};
 //! use sqlx::{SqlitePool, query, query_scalar};
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Failed<&'static str>> {
 //!     let pool = SqlitePool::connect("sqlite::memory:").await?;
-//!     let id: i64 = transaction(&pool, "BEGIN IMMEDIATE", &Retries::default(), async |mut open| {
+//!     let id: i64 = transaction(&pool, "BEGIN IMMEDIATE", ATTEMPTS, async |mut open| {
 //!         query("CREATE TABLE users (id INTEGER PRIMARY KEY)").execute(&mut *open).await?;
 //!         Ok(query_scalar("INSERT INTO users DEFAULT VALUES RETURNING id").fetch_one(&mut *open).await?)
 //!     }).await?;
@@ -44,27 +43,11 @@ use sqlx_core::transaction::TransactionManager;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-/// How often a transaction is tried that conflicts with others. The wait before the next attempt is random, from zero to `base`,
-/// to twice as much before the one after that, and so on up to `cap`.
-#[derive(Clone, Copy, Debug)]
-pub struct Retries {
-    /// The most attempts, the first included.
-    pub attempts: NonZeroUsize,
-    /// The longest wait before the second attempt.
-    pub base: Duration,
-    /// The longest wait before any attempt.
-    pub cap: Duration,
-}
+/// How often a transaction is tried, if there is no reason for another number.
+pub const ATTEMPTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9);
 
-impl Default for Retries {
-    fn default() -> Self {
-        Retries {
-            attempts: NonZeroUsize::MIN.saturating_add(9),
-            base: Duration::from_millis(5),
-            cap: Duration::from_millis(500),
-        }
-    }
-}
+const BASE: Duration = Duration::from_millis(5);
+const CAP: Duration = Duration::from_millis(500);
 
 /// Why there is no result. Nothing was committed, except perhaps where it says so.
 #[derive(Debug, thiserror::Error)]
@@ -79,58 +62,45 @@ pub enum Failed<E> {
     #[error("conflict with other transactions in each of {attempts} attempts")]
     Conflict {
         /// How many there were.
-        attempts: usize,
+        attempts: NonZeroUsize,
         /// Of the last one.
         source: sqlx::Error,
     },
     /// The connection was lost during the commit: look whether it took place before you try again.
     #[error("the connection was lost during the commit, which may have taken place")]
     Unknown(#[source] sqlx::Error),
-    /// The transaction had ended before its work did, for instance because the work gave up a nested `begin()`. What it did before
-    /// that is rolled back; what it did after was not in a transaction.
+    /// It had ended before its work did, for instance by a nested `begin()` that was given up: what the work did then is not in it.
     #[error("the transaction had ended before its work did")]
     Ended,
 }
 
 /// The connection, within its transaction. It is used as `&mut *open`, and given back by dropping it.
 pub struct Open<DB: Database> {
-    lease: Option<Lease<DB>>,
-    /// The call has the other end; when it is gone, so is the lease, and the connection is closed.
-    back: Option<oneshot::Sender<Lease<DB>>>,
+    connection: Option<PoolConnection<DB>>,
+    /// The call has the other end. Without it the connection is closed when it is dropped, and does not go back to the pool.
+    back: Option<oneshot::Sender<Open<DB>>>,
 }
 
 impl<DB: Database> Deref for Open<DB> {
     type Target = DB::Connection;
 
     fn deref(&self) -> &DB::Connection {
-        &self.lease.as_ref().expect("it is taken in drop").connection
+        self.connection.as_ref().expect("it is taken when this is dropped")
     }
 }
 
 impl<DB: Database> DerefMut for Open<DB> {
     fn deref_mut(&mut self) -> &mut DB::Connection {
-        &mut self.lease.as_mut().expect("it is taken in drop").connection
+        self.connection.as_mut().expect("it is taken when this is dropped")
     }
 }
 
 impl<DB: Database> Drop for Open<DB> {
     fn drop(&mut self) {
-        if let (Some(lease), Some(back)) = (self.lease.take(), self.back.take()) {
-            let _ = back.send(lease);
-        }
-    }
-}
-
-/// A connection that is closed, and not given back to the pool, while it may be in a transaction.
-struct Lease<DB: Database> {
-    connection: PoolConnection<DB>,
-    clean: bool,
-}
-
-impl<DB: Database> Drop for Lease<DB> {
-    fn drop(&mut self) {
-        if !self.clean {
-            self.connection.close_on_drop();
+        let Some(mut connection) = self.connection.take() else { return };
+        match self.back.take() {
+            Some(back) => drop(back.send(Open { connection: Some(connection), back: None })),
+            None => connection.close_on_drop(),
         }
     }
 }
@@ -142,7 +112,7 @@ impl<DB: Database> Drop for Lease<DB> {
 pub async fn transaction<DB, T, E, F>(
     pool: &Pool<DB>,
     begin: &'static str,
-    retries: &Retries,
+    attempts: NonZeroUsize,
     mut work: impl FnMut(Open<DB>) -> F,
 ) -> Result<T, Failed<E>>
 where
@@ -150,20 +120,19 @@ where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
     F: Future<Output = Result<T, Failed<E>>>,
 {
-    let mut longest = retries.base;
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let source = match attempt(pool, begin, &mut work).await {
-            Err(Failed::Database(error)) if is_conflict(&error) => error,
+    let mut longest = BASE;
+    for _ in 1..attempts.get() {
+        match attempt(pool, begin, &mut work).await {
+            Err(Failed::Database(error)) if is_conflict(&error) => {}
             result => return result,
-        };
-        if attempts >= retries.attempts.get() {
-            return Err(Failed::Conflict { attempts, source });
         }
-        sleep(longest.min(retries.cap).mul_f64(fastrand::f64())).await;
-        longest = longest.saturating_mul(2);
+        sleep(longest.mul_f64(fastrand::f64())).await;
+        longest = CAP.min(longest * 2);
     }
+    attempt(pool, begin, &mut work).await.map_err(|error| match error {
+        Failed::Database(source) if is_conflict(&source) => Failed::Conflict { attempts, source },
+        error => error,
+    })
 }
 
 async fn attempt<DB, T, E, F>(
@@ -176,49 +145,35 @@ where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
     F: Future<Output = Result<T, Failed<E>>>,
 {
-    let mut lease = Lease { connection: pool.acquire().await?, clean: false };
-    let begun = DB::TransactionManager::begin(&mut lease.connection, Some(begin.into_sql_str())).await;
-    let result = match begun {
-        Err(error) => Err(Failed::Database(error)),
-        Ok(()) => {
-            let (back, mut returned) = oneshot::channel();
-            let result = work(Open { lease: Some(lease), back: Some(back) }).await;
-            // The work has ended. If it has put the connection elsewhere, that is closed when it comes back.
-            lease = match returned.try_recv() {
-                Ok(lease) => lease,
-                Err(_) => return result.and(Err(Failed::Ended)),
-            };
-            match result {
-                Ok(value) => commit::<DB, E>(&mut lease.connection).await.map(|()| value),
-                Err(error) => Err(error),
-            }
-        }
+    let mut open = Open { connection: Some(pool.acquire().await?), back: None };
+    DB::TransactionManager::begin(&mut open, Some(begin.into_sql_str())).await?;
+    let (back, mut returned) = oneshot::channel();
+    open.back = Some(back);
+    let result = work(open).await;
+    // The work has ended. If it has put the connection elsewhere, that is closed when it is dropped there.
+    let Ok(mut open) = returned.try_recv() else { return result.and(Err(Failed::Ended)) };
+    let result = match result {
+        Err(error) => Err(error),
+        // PostgreSQL rolls back, and calls it a success, when it is told to commit after a statement has failed: this fails then.
+        // sqlx commits nothing, and calls it a success, after a nested transaction has rolled everything back.
+        Ok(value) => match raw_sql("SELECT 1").execute(&mut *open).await {
+            Err(error) => Err(Failed::Database(error)),
+            Ok(_) if DB::TransactionManager::get_transaction_depth(&open) != 1 => Err(Failed::Ended),
+            Ok(_) => match DB::TransactionManager::commit(&mut open).await {
+                Ok(()) => Ok(value),
+                Err(error) if is_refusal(&error) => Err(Failed::Database(error)),
+                Err(error) => Err(Failed::Unknown(error)),
+            },
+        },
     };
     if result.is_err() {
-        DB::TransactionManager::start_rollback(&mut lease.connection);
+        DB::TransactionManager::start_rollback(&mut open);
     }
-    // The rollback goes before the ping.
-    let answers = result.is_ok() || lease.connection.ping().await.is_ok();
-    lease.clean = answers && !lease.connection.is_in_transaction();
+    // The rollback goes before the ping. What is known to be outside of a transaction goes back to the pool.
+    if (result.is_ok() || open.ping().await.is_ok()) && !open.is_in_transaction() {
+        drop(open.connection.take());
+    }
     result
-}
-
-async fn commit<DB, E>(connection: &mut DB::Connection) -> Result<(), Failed<E>>
-where
-    DB: Database,
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-{
-    // PostgreSQL rolls back, and calls it a success, when it is told to commit after a statement has failed: this one fails then.
-    // sqlx commits nothing, and calls it a success, after a nested transaction has rolled everything back.
-    raw_sql("SELECT 1").execute(&mut *connection).await?;
-    if DB::TransactionManager::get_transaction_depth(connection) != 1 {
-        return Err(Failed::Ended);
-    }
-    match DB::TransactionManager::commit(connection).await {
-        Ok(()) => Ok(()),
-        Err(error) if is_refusal(&error) => Err(Failed::Database(error)),
-        Err(error) => Err(Failed::Unknown(error)),
-    }
 }
 
 /// The database's code: an SQLSTATE, which has five characters, or a number of SQLite, which has at most four.
@@ -228,19 +183,17 @@ fn code(error: &sqlx::Error) -> Option<String> {
 
 /// Whether a new transaction may succeed where this one met another.
 fn is_conflict(error: &sqlx::Error) -> bool {
-    let Some(code) = code(error) else { return false };
-    // SQLITE_BUSY and SQLITE_LOCKED; what kind of it is in the upper bits.
-    let locked = || code.len() < 5 && matches!(code.parse::<u32>().map(|code| code & 0xff), Ok(5 | 6));
-    // serialization_failure and deadlock_detected
-    matches!(code.as_str(), "40001" | "40P01") || locked()
+    code(error).is_some_and(|code| match code.as_str() {
+        "40001" | "40P01" => true, // serialization_failure, deadlock_detected
+        // SQLITE_BUSY and SQLITE_LOCKED; what kind of it is in the upper bits.
+        code => code.len() < 5 && matches!(code.parse::<u32>().map(|code| code & 0xff), Ok(5 | 6)),
+    })
 }
 
 /// Whether the database has said that it did not commit: it has answered, and not that it goes away.
 fn is_refusal(error: &sqlx::Error) -> bool {
-    let unknown = |code: &str| {
-        code.len() == 5 && (code.starts_with("08") || code.starts_with("57P") || code == "40003")
-    };
-    code(error).is_some_and(|code| !unknown(&code))
+    let unknown = |code: &str| code.starts_with("08") || code.starts_with("57P") || code == "40003";
+    code(error).is_some_and(|code| code.len() < 5 || !unknown(&code))
 }
 
 #[cfg(test)]
@@ -256,7 +209,7 @@ mod tests {
 
     use super::*;
 
-    const NOW: Retries = Retries { attempts: NonZeroUsize::MIN, base: Duration::ZERO, cap: Duration::ZERO };
+    const NOW: NonZeroUsize = NonZeroUsize::MIN;
     const WRITE: &str = "BEGIN IMMEDIATE";
 
     /// A file with an empty table `t`, and one pool. Who meets a lock does not wait.
@@ -278,7 +231,7 @@ mod tests {
     async fn order_work_then_commit_and_the_future_is_send() {
         let (_folder, pool) = database(1).await;
         let call = async move {
-            let result = transaction(&pool, WRITE, &NOW, async |mut open| {
+            let result = transaction(&pool, WRITE, NOW, async |mut open| {
                 query("INSERT INTO t VALUES (1)").execute(&mut *open).await?;
                 Ok::<i64, Failed<()>>(query_scalar("SELECT n FROM t").fetch_one(&mut *open).await?)
             });
@@ -291,8 +244,7 @@ mod tests {
     async fn errors_roll_back_and_only_a_conflict_is_tried_again() {
         let (_folder, pool) = database(2).await;
         let tries = AssertUnwindSafe(std::cell::Cell::new(0));
-        let retries = Retries { attempts: NonZeroUsize::MAX, ..NOW };
-        let refused = transaction(&pool, WRITE, &retries, async |mut open| {
+        let refused = transaction(&pool, WRITE, NonZeroUsize::MAX, async |mut open| {
             tries.set(tries.get() + 1);
             query("INSERT INTO t VALUES (1)").execute(&mut *open).await?;
             Err::<(), _>(Failed::Refused("too much"))
@@ -302,7 +254,7 @@ mod tests {
 
         // Both read; the other one writes first. That cannot be mended by waiting: SQLITE_BUSY_SNAPSHOT.
         tries.set(0);
-        let call = transaction(&pool, "BEGIN", &retries, async |mut open| {
+        let call = transaction(&pool, "BEGIN", NonZeroUsize::MAX, async |mut open| {
             let rows: i64 = query_scalar("SELECT count(*) FROM t").fetch_one(&mut *open).await?;
             if tries.replace(tries.get() + 1) < 2 {
                 query("INSERT INTO t VALUES (7)").execute(&pool).await?;
@@ -323,21 +275,21 @@ mod tests {
         raw_sql("CREATE TEMP TABLE here (n)").execute(&pool).await.unwrap();
         let (written, is_written) = tokio::sync::oneshot::channel();
         let written = std::cell::Cell::new(Some(written));
-        let call = transaction(&pool, WRITE, &NOW, async |mut open| {
+        let call = transaction(&pool, WRITE, NOW, async |mut open| {
             query("INSERT INTO t VALUES (1)").execute(&mut *open).await?;
             written.take().unwrap().send(()).unwrap();
             std::future::pending::<Result<(), Failed<()>>>().await
         });
         tokio::select! { _ = call => unreachable!("it never ends"), _ = is_written => {} }
         assert_eq!(rows(&pool).await, 0);
-        transaction(&pool, WRITE, &NOW, async |_| Ok::<_, Failed<()>>(())).await.unwrap();
+        transaction(&pool, WRITE, NOW, async |_| Ok::<_, Failed<()>>(())).await.unwrap();
         assert!(query("SELECT n FROM here").fetch_optional(&pool).await.is_err());
     }
 
     #[tokio::test]
     async fn panics_are_the_callers_and_leave_nothing() {
         let (_folder, pool) = database(1).await;
-        let call = transaction(&pool, WRITE, &NOW, async |mut open| {
+        let call = transaction(&pool, WRITE, NOW, async |mut open| {
             query("INSERT INTO t VALUES (1)").execute(&mut *open).await?;
             // Not `panic!`: the message would be printed though the panic is expected.
             if open.is_in_transaction() {
@@ -357,7 +309,7 @@ mod tests {
                 query("INSERT INTO t VALUES (1)").execute(&mut *open).await?;
                 Ok::<_, Failed<()>>(())
             };
-            transaction(&pool, WRITE, &NOW, insert).await
+            transaction(&pool, WRITE, NOW, insert).await
         };
         let all = futures::future::join_all((0..100).map(|_| one())).await;
         assert!(all.iter().all(Result::is_ok));
@@ -375,13 +327,12 @@ mod tests {
             connection.unwrap().return_to_pool().await;
         }
         tokio::time::pause();
-        let cap = Duration::from_secs(1);
-        let retries = Retries { attempts: NonZeroUsize::new(30).unwrap(), base: Duration::MAX, cap };
         let start = Instant::now();
-        let call = transaction(&pool, WRITE, &retries, async |_| Ok::<_, Failed<String>>(()));
+        let call =
+            transaction(&pool, WRITE, NonZeroUsize::new(30).unwrap(), async |_| Ok::<_, Failed<String>>(()));
         let error = call.await.unwrap_err();
         assert_eq!(error.to_string(), "conflict with other transactions in each of 30 attempts");
         assert!(matches!(&error, Failed::Conflict { source, .. } if code(source).as_deref() == Some("5")));
-        assert!(start.elapsed() > cap && start.elapsed() <= 29 * cap + Duration::from_millis(29));
+        assert!(start.elapsed() > CAP && start.elapsed() <= 29 * (CAP + Duration::from_millis(1)));
     }
 }

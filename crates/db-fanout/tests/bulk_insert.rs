@@ -45,7 +45,7 @@ struct Still(#[allow(dead_code, reason = "its drop is what counts")] mpsc::Sende
 
 fn still() -> Still {
     let (sender, receiver) = mpsc::channel();
-    spawn_blocking(move || receiver.recv());
+    spawn_blocking(move || receiver.iter().next());
     Still(sender)
 }
 

@@ -6,9 +6,8 @@ use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
-use db_fanout::{Failed, Open, Retries, transaction};
+use db_fanout::{Failed, Open, transaction};
 use futures::FutureExt;
 use futures::future::join_all;
 use proptest::prelude::*;
@@ -20,7 +19,6 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 const WRITE: &str = "BEGIN IMMEDIATE";
-const AT_ONCE: Retries = Retries { attempts: NonZeroUsize::MAX, base: Duration::ZERO, cap: Duration::ZERO };
 
 fn database(connections: u32) -> (TempDir, SqlitePool) {
     let folder = tempfile::tempdir().unwrap();
@@ -50,7 +48,7 @@ struct Still(#[allow(dead_code, reason = "its drop is what counts")] mpsc::Sende
 
 fn still() -> Still {
     let (sender, receiver) = mpsc::channel();
-    spawn_blocking(move || receiver.recv());
+    spawn_blocking(move || receiver.iter().next());
     Still(sender)
 }
 
@@ -70,7 +68,7 @@ fn cancellation_at_every_point_leaves_both_rows_or_none() {
             let work = async |mut open: Open<Sqlite>| {
                 parts.fallible("work", both(&mut open), || Failed::Refused("injected")).await
             };
-            transaction(&own, WRITE, &AT_ONCE, work).await
+            transaction(&own, WRITE, NonZeroUsize::MAX, work).await
         };
         let other = async move {
             let still = still();
@@ -107,7 +105,7 @@ fn cancellation_at_every_point_leaves_both_rows_or_none() {
 async fn errors_a_nested_transaction_that_was_given_up_is_no_success() {
     let (_folder, pool) = database(1);
     table(&pool).await;
-    let call = transaction(&pool, WRITE, &AT_ONCE, async |mut open| {
+    let call = transaction(&pool, WRITE, NonZeroUsize::MAX, async |mut open| {
         query("INSERT INTO t VALUES (1)").execute(&mut *open).await?;
         // Pending, but for a thread that is faster than its caller.
         loop {
@@ -129,7 +127,7 @@ async fn errors_a_transaction_that_sqlite_ended_does_not_come_back() {
     table(&pool).await;
     raw_sql("CREATE UNIQUE INDEX u ON t (n)").execute(&pool).await.unwrap();
     for _ in 0..3 {
-        let call = transaction(&pool, WRITE, &AT_ONCE, async |mut open| {
+        let call = transaction(&pool, WRITE, NonZeroUsize::MAX, async |mut open| {
             query("INSERT INTO t VALUES (1)").execute(&mut *open).await?;
             // Rolls back everything, and sqlx is not told.
             let twice = query("INSERT OR ROLLBACK INTO t VALUES (1)").execute(&mut *open).await;
@@ -138,13 +136,12 @@ async fn errors_a_transaction_that_sqlite_ended_does_not_come_back() {
         });
         assert!(matches!(call.await, Err(Failed::Database(_))));
     }
-    transaction(&pool, WRITE, &AT_ONCE, async |mut open| both(&mut open).await).await.unwrap();
+    transaction(&pool, WRITE, NonZeroUsize::MAX, async |mut open| both(&mut open).await).await.unwrap();
 }
 
 /// Reads, and writes what it read: a lost update would show.
 async fn increment(pool: &SqlitePool, begin: &'static str, tries: &AtomicUsize) {
-    let retries = Retries { attempts: NonZeroUsize::MAX, ..Retries::default() };
-    let call = transaction(pool, begin, &retries, async |mut open| {
+    let call = transaction(pool, begin, NonZeroUsize::MAX, async |mut open| {
         tries.fetch_add(1, Relaxed);
         let n: i64 = query_scalar("SELECT n FROM t").fetch_one(&mut *open).await?;
         query("UPDATE t SET n = ?").bind(n + 1).execute(&mut *open).await?;
@@ -186,7 +183,7 @@ proptest! {
         let rows = runtime.block_on(async {
             let (_folder, pool) = database(2);
             table(&pool).await;
-            join_all(refuse.iter().map(|refuse| transaction(&pool, WRITE, &AT_ONCE, async |mut open| {
+            join_all(refuse.iter().map(|refuse| transaction(&pool, WRITE, NonZeroUsize::MAX, async |mut open| {
                 both(&mut open).await?;
                 if *refuse { Err(Failed::Refused("no")) } else { Ok(()) }
             }))).await;
@@ -263,7 +260,7 @@ mod postgres {
 
         for polls in 1..9 {
             idle(&pool).await;
-            let mut call = Box::pin(transaction(&pool, SERIALIZABLE, &AT_ONCE, async |mut open| {
+            let mut call = Box::pin(transaction(&pool, SERIALIZABLE, NonZeroUsize::MAX, async |mut open| {
                 query("SELECT 1").execute(&mut *open).await?;
                 Ok::<_, Failed<()>>(())
             }));
@@ -288,8 +285,7 @@ mod postgres {
             let pool = pool.clone();
             tokio::spawn(async move {
                 for _ in 0..10 {
-                    let retries = Retries { attempts: NonZeroUsize::MAX, ..Retries::default() };
-                    let call = transaction(&pool, SERIALIZABLE, &retries, async |mut open| {
+                    let call = transaction(&pool, SERIALIZABLE, NonZeroUsize::MAX, async |mut open| {
                         let n: i64 = query_scalar("SELECT n FROM counter").fetch_one(&mut *open).await?;
                         query("UPDATE counter SET n = $1").bind(n + 1).execute(&mut *open).await?;
                         Ok::<_, Failed<()>>(())
@@ -311,7 +307,7 @@ mod postgres {
         let both_hold_one = &tokio::sync::Barrier::new(2);
         let change = async |first: i32, second: i32| {
             let tries = AtomicUsize::new(0);
-            let call = transaction(&pool, "BEGIN", &AT_ONCE, async |mut open| {
+            let call = transaction(&pool, "BEGIN", NonZeroUsize::MAX, async |mut open| {
                 let change = |id| query("UPDATE pair SET n = n + 1 WHERE id = $1").bind(id);
                 change(first).execute(&mut *open).await?;
                 if tries.fetch_add(1, Relaxed) == 0 {
@@ -333,7 +329,7 @@ mod postgres {
     async fn errors_a_statement_whose_failure_was_ignored_is_no_success() {
         let create = "DROP TABLE IF EXISTS ignored; CREATE TABLE ignored (n INT)";
         let Some((pool, _)) = database(create).await else { return };
-        let call = transaction(&pool, "BEGIN", &AT_ONCE, async |mut open| {
+        let call = transaction(&pool, "BEGIN", NonZeroUsize::MAX, async |mut open| {
             query("INSERT INTO ignored VALUES (1)").execute(&mut *open).await?;
             let _ = query("SELECT 1 / 0").execute(&mut *open).await;
             Ok::<_, Failed<()>>(())
@@ -341,7 +337,7 @@ mod postgres {
         let error = call.await.unwrap_err();
         let Failed::Database(error) = error else { panic!("{error:?}") };
         assert_eq!(error.as_database_error().unwrap().code().unwrap(), "25P02");
-        let nested = transaction(&pool, "BEGIN", &AT_ONCE, async |mut open| {
+        let nested = transaction(&pool, "BEGIN", NonZeroUsize::MAX, async |mut open| {
             query("INSERT INTO ignored VALUES (1)").execute(&mut *open).await?;
             drop_after_one_poll(open.begin()).await;
             Ok::<_, Failed<()>>(())
@@ -360,7 +356,7 @@ mod postgres {
              FOR EACH ROW EXECUTE FUNCTION wait()";
         let Some((pool, other)) = database(create).await else { return };
         let tries = AtomicUsize::new(0);
-        let call = transaction(&pool, "BEGIN", &AT_ONCE, async |mut open| {
+        let call = transaction(&pool, "BEGIN", NonZeroUsize::MAX, async |mut open| {
             tries.fetch_add(1, Relaxed);
             query("INSERT INTO slow VALUES (1)").execute(&mut *open).await?;
             Ok::<_, Failed<()>>(())
