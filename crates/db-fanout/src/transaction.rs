@@ -328,8 +328,10 @@ mod tests {
         }
         tokio::time::pause();
         let start = Instant::now();
-        let call =
-            transaction(&pool, WRITE, NonZeroUsize::new(30).unwrap(), async |_| Ok::<_, Failed<String>>(()));
+        let call = transaction(&pool, "BEGIN", NonZeroUsize::new(30).unwrap(), async |mut open| {
+            query("INSERT INTO t VALUES (2)").execute(&mut *open).await?;
+            Ok::<_, Failed<String>>(())
+        });
         let error = call.await.unwrap_err();
         assert_eq!(error.to_string(), "conflict with other transactions in each of 30 attempts");
         assert!(matches!(&error, Failed::Conflict { source, .. } if code(source).as_deref() == Some("5")));
