@@ -11,7 +11,7 @@
 //! | Panics | a panic of the iterator, the statement or `progress` is the caller's |
 //! | Memory | O(`at_once`): the rows of one statement; and an error for each rejected row |
 //! | Backpressure | rows are pulled when the ones before are committed |
-//! | Clock | `tokio::time`, where a conflict makes `transaction` wait |
+//! | Clock | none of its own; `transaction` waits after a conflict |
 //!
 //! A statement that fails for one of its rows is undone and tried again in halves, until the row is alone: about 2 log₂ n statements
 //! for one bad row among n. SQLite takes 32,766 parameters in a statement, PostgreSQL 65,535: `at_once` times the columns must not be
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_and_backpressure_rows_are_pulled_when_the_last_ones_are_committed() {
+    async fn backpressure_rows_are_pulled_when_the_last_ones_are_committed() {
         let pool = database().await;
         let (pulled, committed) = (Cell::new(0), Cell::new(0));
         let rows = (100..135).inspect(|_| {

@@ -1,4 +1,4 @@
-//! Write single rows to SQLite from many callers: one writer commits what has come together, and then tells each.
+//! Write single rows to SQLite from many callers: one writer commits groups and tells each caller.
 //!
 //! Use it where one process makes many small writes and each caller must know that its own is stored. Readers take a pool of their
 //! own on the same file, in WAL mode. For rows that are all at hand take `bulk_insert`; for several statements, `transaction`.
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_and_backpressure_callers_wait_in_line() {
+    async fn backpressure_callers_wait_in_line() {
         let pool = database().await;
         let (writer, writing) = sqlite_writer(pool.clone(), TEN, NonZeroUsize::MAX, insert);
         let held = Arc::new(());

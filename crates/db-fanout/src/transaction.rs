@@ -9,7 +9,7 @@
 //! | Errors | the work's own: rolled back, [`Failed::Refused`]; a conflict with another transaction: tried again from the beginning; a connection lost during the commit: [`Failed::Unknown`], never tried again |
 //! | Cancellation | nothing is committed, unless COMMIT was sent already; the connection is closed, not given back to the pool |
 //! | Panics | the work's panic is the caller's; nothing is committed, and the connection is closed |
-//! | Memory | O(1) |
+//! | Memory | none beyond the work's: O(1) |
 //! | Backpressure | callers wait for a connection, in the order and for as long as the pool says |
 //! | Clock | `tokio::time`: a random wait before the second attempt, up to 5 ms, and up to twice as long before each further one, at most 500 ms; the pool's own limits |
 //!
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clock_waits_are_virtual_and_bounded_and_memory_is_that_of_one_error() {
+    async fn clock_waits_are_virtual_and_bounded() {
         let (_folder, pool) = database(40).await;
         let mut other = pool.begin_with(WRITE).await.unwrap();
         query("INSERT INTO t VALUES (1)").execute(&mut *other).await.unwrap();
