@@ -6,13 +6,16 @@ mod row_loader;
 mod row_stream;
 #[path = "db-fanout/user_page.rs"]
 mod user_page;
+#[path = "db-fanout/writes.rs"]
+mod writes;
 
 use benches::Bench;
 
 fn main() {
-    let mut bench = Bench::new("db-fanout", &["sqlx", "tokio"]);
+    let mut bench = Bench::new("db-fanout", &["rusqlite", "sqlx", "tokio"]);
     user_page::tables(&mut bench);
     row_loader::tables(&mut bench);
     row_stream::tables(&mut bench);
+    writes::tables(&mut bench);
     bench.finish();
 }
