@@ -224,7 +224,8 @@ impl JobQueue {
              ) SELECT id, attempt, payload FROM taken ORDER BY was_due, id",
         );
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let statement = statement.bind(&self.name).bind(most).bind(self.lease.clamp(LEAST, DAY).as_secs_f64());
+        let statement =
+            statement.bind(&self.name).bind(most).bind(self.lease.clamp(LEAST, DAY).as_secs_f64());
         let jobs: Vec<(i64, i32, String)> = statement.fetch_all(&self.pool).await?;
         let job = |(id, attempt, payload)| Job { claim: Claim { id, attempt }, payload };
         Ok(jobs.into_iter().map(job).collect())
@@ -259,4 +260,157 @@ impl JobQueue {
 
 fn columns(claims: &[Claim]) -> (Vec<i64>, Vec<i32>) {
     claims.iter().map(|claim| (claim.id, claim.attempt)).unzip()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::io::Write;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use sqlx::AssertSqlSafe;
+    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    use tokio::sync::{mpsc, watch};
+
+    use super::*;
+
+    const ONE: NonZeroUsize = NonZeroUsize::MIN;
+    const TWO: NonZeroUsize = ONE.saturating_add(1);
+
+    /// A queue in a schema of its own in the database `DATABASE_URL`; `None` if that is not set.
+    async fn queue(test: &str) -> Option<JobQueue> {
+        let Ok(url) = std::env::var("DATABASE_URL") else {
+            // Not `eprintln!`, which is swallowed when a test passes.
+            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: DATABASE_URL is not set");
+            return None;
+        };
+        let schema = format!("job_queue_{test}");
+        let options: PgConnectOptions = url.parse().unwrap();
+        let pool =
+            PgPoolOptions::new().connect_with(options.options([("search_path", &schema)])).await.unwrap();
+        let anew = format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}; {SCHEMA}");
+        sqlx::raw_sql(AssertSqlSafe(anew)).execute(&pool).await.unwrap();
+        let (second, millisecond) = (Duration::from_secs(1), Duration::from_millis(1));
+        let queue = JobQueue::new(pool, test);
+        Some(JobQueue { lease: 60 * second, poll: 5 * millisecond, backoff: Duration::ZERO, ..queue })
+    }
+
+    async fn enqueue(queue: &JobQueue, payload: &str) -> i64 {
+        queue.enqueue(&mut *queue.pool.acquire().await.unwrap(), payload).await.unwrap()
+    }
+
+    /// Jobs in the table, and those of them that are dead.
+    async fn count(queue: &JobQueue) -> (i64, i64) {
+        let dead = "SELECT count(*), count(*) FILTER (WHERE attempts_left = 0 AND due <= now()) FROM job";
+        sqlx::query_as(dead).fetch_one(&queue.pool).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn order_is_that_of_enqueueing() {
+        let Some(queue) = queue("order").await else { return };
+        for payload in ["a", "b", "c"] {
+            enqueue(&queue, payload).await;
+        }
+        let (log, mut seen) = mpsc::unbounded_channel();
+        let work = move |job: Job| ready(log.send(job.payload));
+        let stop = async {
+            for wanted in ["a", "b", "c"] {
+                assert_eq!(seen.recv().await.unwrap(), wanted)
+            }
+        };
+        queue.work(ONE, stop, work).await.unwrap();
+        assert_eq!(count(&queue).await, (0, 0));
+    }
+
+    #[tokio::test]
+    async fn errors_and_panics_are_tried_again_until_the_job_is_dead() {
+        let Some(mut queue) = queue("errors").await else { return };
+        queue.attempts = NonZeroU16::new(3).unwrap();
+        enqueue(&queue, "fails").await;
+        enqueue(&queue, "panics").await;
+        let (log, mut seen) = mpsc::unbounded_channel();
+        let work = move |job: Job| {
+            log.send(job.claim.attempt).unwrap();
+            // Not `panic!`: the message would be printed though the panic is expected.
+            if job.payload == "panics" {
+                std::panic::resume_unwind(Box::new("broken"))
+            }
+            ready(Err("zero\0byte"))
+        };
+        let stop = async {
+            for wanted in [1, 1, 2, 2, 3, 3] {
+                assert_eq!(seen.recv().await.unwrap(), wanted)
+            }
+        };
+        queue.work(TWO, stop, work).await.unwrap();
+        assert_eq!(count(&queue).await, (2, 2));
+        let errors = sqlx::query_scalar("SELECT error FROM job ORDER BY id").fetch_all(&queue.pool).await;
+        let errors: Vec<String> = errors.unwrap();
+        assert!(errors[0] == "zerobyte" && errors[1].contains("broken"), "{errors:?}");
+    }
+
+    #[tokio::test]
+    async fn cancellation_aborts_the_jobs_and_they_are_taken_again() {
+        let Some(mut queue) = queue("cancellation").await else { return };
+        enqueue(&queue, "job").await;
+        let (begun, mut seen) = mpsc::unbounded_channel();
+        let work = move |_| {
+            let (held, alive) = mpsc::channel::<()>(1);
+            begun.send(held).unwrap();
+            async move { (pending::<()>().await, drop(alive), Ok::<(), String>(())).2 }
+        };
+        queue.lease = Duration::from_millis(50);
+        let first = tokio::select! {
+            ended = queue.work(ONE, pending(), work) => panic!("{ended:?}"),
+            first = seen.recv() => first.unwrap(),
+        };
+        // The task that held the other end is gone.
+        first.closed().await;
+        let (log, mut seen) = mpsc::unbounded_channel();
+        let stop = async { assert_eq!(seen.recv().await, Some(2)) };
+        queue.work(ONE, stop, move |job| ready(log.send(job.claim.attempt))).await.unwrap();
+        assert_eq!(count(&queue).await, (0, 0));
+    }
+
+    #[tokio::test]
+    async fn backpressure_leaves_in_the_table_what_has_no_place() {
+        let Some(queue) = queue("backpressure").await else { return };
+        for _ in 0..5 {
+            enqueue(&queue, "job").await;
+        }
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (ended, mut all) = watch::channel(0);
+        let seen = most.clone();
+        let work = move |_| {
+            most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
+            let (running, ended) = (running.clone(), ended.clone());
+            async move {
+                tokio::task::yield_now().await;
+                running.fetch_sub(1, SeqCst);
+                ended.send_modify(|ended| *ended += 1);
+                Ok::<(), String>(())
+            }
+        };
+        let stop = async { drop(all.wait_for(|ended| *ended == 5).await.unwrap()) };
+        queue.work(TWO, stop, work).await.unwrap();
+        assert_eq!((seen.load(SeqCst), count(&queue).await), (2, (0, 0)));
+    }
+
+    #[tokio::test]
+    async fn clock_of_the_server_ends_a_lease_and_the_old_claim_finishes_nothing() {
+        let Some(mut queue) = queue("clock").await else { return };
+        queue.lease = Duration::ZERO;
+        let id = enqueue(&queue, "job").await;
+        let old = queue.claim(2).await.unwrap();
+        assert_eq!(old[0].claim, Claim { id, attempt: 1 });
+        let mut new = Vec::new();
+        while new.is_empty() {
+            new = queue.claim(2).await.unwrap();
+        }
+        let mut connection = queue.pool.acquire().await.unwrap();
+        assert_eq!(queue.finish(&mut connection, &[old[0].claim]).await.unwrap(), 0);
+        assert_eq!(queue.extend(&[old[0].claim]).await.unwrap(), [id]);
+        assert_eq!(queue.extend(&[new[0].claim]).await.unwrap(), [0; 0]);
+        assert_eq!(queue.finish(&mut connection, &[new[0].claim]).await.unwrap(), 1);
+    }
 }
