@@ -19,12 +19,12 @@
 //! *exactly* once. A worker is woken by NOTIFY; what that misses it finds by looking every `poll`.
 //!
 //! ```
-//! use db_fanout::job_queue::{Job, JobQueue, SCHEMA};
+//! use db_fanout::job_queue::{Job, JobQueue, SCHEMA, pool_options};
 //!
 //! #[tokio::main]
 //! async fn main() -> sqlx::Result<()> {
 //!     let Ok(url) = std::env::var("DATABASE_URL") else { return Ok(()) };
-//!     let queue = JobQueue::new(sqlx::PgPool::connect(&url).await?, "mail");
+//!     let queue = JobQueue::new(pool_options().connect(&url).await?, "mail");
 //!     sqlx::raw_sql(SCHEMA).execute(&queue.pool).await?;
 //!     queue.enqueue(&mut *queue.pool.acquire().await?, "ada").await?;
 //!     let (sent, mut done) = tokio::sync::mpsc::unbounded_channel();
@@ -41,7 +41,8 @@ use std::num::{NonZeroU16, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnection, PgListener, PgPool};
+use sqlx::Row;
+use sqlx::postgres::{PgConnection, PgListener, PgPool, PgPoolOptions};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -87,7 +88,8 @@ pub struct Job {
 /// A queue in the table of [`SCHEMA`]. Queues of the same name are one queue, in other processes too.
 #[derive(Clone, Debug)]
 pub struct JobQueue {
-    /// A worker keeps one connection for itself and needs another one now and then: if its jobs take all, leases end.
+    /// See [`pool_options`]. A worker keeps one connection for itself and needs another one now and then: if its jobs take all, leases
+    /// end.
     pub pool: PgPool,
     /// Shorter than 8000 bytes.
     pub name: String,
@@ -99,6 +101,17 @@ pub struct JobQueue {
     pub attempts: NonZeroU16,
     /// How long a job waits after its first failure: at most a day.
     pub backoff: Duration,
+}
+
+/// Options of a pool for jobs with transactions. A job may be aborted while it begins one, or before it could roll back, and sqlx
+/// 0.9.0 then hands the connection to others with the transaction open. Here that connection is closed when it comes back; to find
+/// it costs a query in the background.
+pub fn pool_options() -> PgPoolOptions {
+    PgPoolOptions::new().after_release(|connection, _| {
+        // They differ in a transaction that was begun by an earlier statement.
+        let none = sqlx::raw_sql("SELECT now() = statement_timestamp()").fetch_one(connection);
+        Box::pin(async { none.await?.try_get(0) })
+    })
 }
 
 impl JobQueue {
@@ -269,7 +282,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     use sqlx::AssertSqlSafe;
-    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    use sqlx::postgres::PgConnectOptions;
     use tokio::sync::{mpsc, watch};
 
     use super::*;

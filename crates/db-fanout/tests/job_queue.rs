@@ -17,10 +17,10 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use db_fanout::job_queue::{Claim, Job, JobQueue, SCHEMA};
+use db_fanout::job_queue::{Claim, Job, JobQueue, SCHEMA, pool_options};
 use proptest::prelude::*;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, query, query_as, query_scalar, raw_sql};
+use sqlx::{AssertSqlSafe, ConnectOptions, Row, query, query_as, query_scalar, raw_sql};
 use support::services::Service;
 use support::sweep::{Ended, Scene, sweep};
 use tokio::runtime::Builder;
@@ -59,7 +59,7 @@ fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T
 /// A queue that looks every 5 ms, in a schema of its own.
 async fn queue(name: &str) -> Option<JobQueue> {
     let options = schema(name)?;
-    let pool = PgPoolOptions::new().max_connections(20).connect_with(options).await.unwrap();
+    let pool = pool_options().max_connections(20).connect_with(options).await.unwrap();
     Some(JobQueue {
         lease: MINUTE,
         poll: 5 * MS,
@@ -452,7 +452,7 @@ async fn clock_of_a_worker_that_stands_still_costs_it_its_jobs() {
     let stalled = thread::spawn(move || {
         let wait = Arc::new(Mutex::new(wait));
         let worker = async move {
-            let pool = PgPoolOptions::new().connect_with(options).await.unwrap();
+            let pool = pool_options().connect_with(options).await.unwrap();
             let queue = JobQueue { lease: 100 * MS, ..JobQueue::new(pool, "stalled") };
             let own = queue.clone();
             let work = move |job: Job| {
@@ -534,6 +534,27 @@ async fn clock_of_any_length_is_accepted() {
         queue.work(NonZeroUsize::MAX, stop, work).await.unwrap();
         query("DELETE FROM job").execute(&queue.pool).await.unwrap();
     }
+}
+
+/// An aborted transaction's connection is closed, any other is kept.
+#[tokio::test]
+async fn cancellation_of_a_transaction_leaves_none_open_in_the_pool() {
+    let Some(options) = schema("open") else { return };
+    let pool = pool_options().max_connections(1).connect_with(options).await.unwrap();
+    let process = async || query_scalar::<_, i32>("SELECT pg_backend_pid()").fetch_one(&pool).await.unwrap();
+    let first = process().await;
+    for _ in 0..50 {
+        assert_eq!(process().await, first);
+    }
+    for points in 0..20 {
+        let begun = polls(async { pool.begin().await.unwrap().commit().await }, points).await;
+        let row = raw_sql("SELECT now() = statement_timestamp()").fetch_one(&pool).await.unwrap();
+        assert!(row.get::<bool, _>(0), "{points}: a transaction is open");
+        if begun.is_some() {
+            return;
+        }
+    }
+    panic!("a transaction of two statements takes more than 20 polls");
 }
 
 /// What a job does at each of its attempts.
@@ -670,7 +691,7 @@ async fn cancellation_by_sigkill_and_sigstop_loses_and_doubles_nothing() {
 
 async fn worker_process(url: &str) {
     let options: PgConnectOptions = url.parse().unwrap();
-    let pool = PgPool::connect_with(options.options([("search_path", "processes")])).await.unwrap();
+    let pool = pool_options().connect_with(options.options([("search_path", "processes")])).await.unwrap();
     let queue = JobQueue { lease: 200 * MS, ..JobQueue::new(pool, "processes") };
     let own = queue.clone();
     let work = move |job: Job| {
