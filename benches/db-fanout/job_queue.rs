@@ -4,7 +4,7 @@ use std::future::ready;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use benches::{Bench, Flavour, Measure, Table, stopwatch};
 use db_fanout::job_queue::{Job, JobQueue, SCHEMA, pool_options};

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | Order | the longest due first; jobs run side by side, so they end in any order |
 //! | Errors | a job that fails waits `backoff`, then twice as long, at most a day, and is dead after `attempts`; an error of the database ends [`JobQueue::work`] |
-//! | Cancellation | dropping `work` aborts its jobs, each in its task's next turn; they are taken again when their lease ends |
+//! | Cancellation | dropping `work` aborts its jobs, each in its task's next turn; they are taken again when their lease ends, which is another attempt |
 //! | Panics | a panic of a job is its failure, and the row keeps its message |
 //! | Memory | O(`at_once`) jobs in a worker; the rest lies in the table |
 //! | Backpressure | a worker takes no more jobs than it has places; enqueueing never waits for workers |
@@ -33,7 +33,7 @@
 //! }
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::future::Future;
 use std::iter;
@@ -97,7 +97,7 @@ pub struct JobQueue {
     pub lease: Duration,
     /// How often a worker looks for jobs unasked, those that failed and those of dead workers: a millisecond to a day.
     pub poll: Duration,
-    /// How often a job is begun until it is dead.
+    /// How often a job is taken until it is dead, by workers that die too.
     pub attempts: NonZeroU16,
     /// How long a job waits after its first failure: at most a day.
     pub backoff: Duration,
@@ -134,7 +134,8 @@ impl JobQueue {
     }
 
     /// Takes the jobs whose claim still holds out of the queue, and returns how many. A job that writes to this database calls it
-    /// last in the transaction in which it writes, and rolls back if it gets 0: then the job is somebody else's.
+    /// last in the transaction in which it writes, and rolls back if it gets 0: then the job is somebody else's. An error that it returns
+    /// after that is not kept.
     pub async fn finish(&self, connection: &mut PgConnection, claims: &[Claim]) -> sqlx::Result<u64> {
         let statement = sqlx::query(
             "DELETE FROM job USING unnest($1::bigint[], $2::integer[]) AS mine (id, attempt)
@@ -146,11 +147,15 @@ impl JobQueue {
 
     /// Works jobs, `at_once` side by side and each in a task of its own, until `stop` is ready. Then it takes no more, and returns
     /// when those that run have ended. A job that returns `Ok` is finished, if it did not do that itself. A job that is found to be
-    /// somebody else's is aborted.
+    /// somebody else's is aborted. While the worker waits for the database, `stop` is not polled: it should hold no connection of the pool.
     ///
     /// # Errors
     ///
     /// The database's. The jobs are aborted, as when it is dropped; call it again after a while.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     pub async fn work<F, E>(
         &self,
         at_once: NonZeroUsize,
@@ -175,7 +180,7 @@ impl JobQueue {
                 biased;
                 _ = beat.tick(), if !held.is_empty() => {
                     let claims: Vec<_> = held.values().map(|(claim, _)| *claim).collect();
-                    let lost = self.extend(&claims).await?;
+                    let lost: HashSet<i64> = self.extend(&claims).await?.into_iter().collect();
                     held.values().filter(|(claim, _)| lost.contains(&claim.id)).for_each(|(_, task)| task.abort());
                 }
                 () = &mut stop, if !stopped => stopped = true,
