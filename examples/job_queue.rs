@@ -185,6 +185,8 @@ async fn follow(mut worker: Child, fatal: Option<usize>) -> anyhow::Result<()> {
             _ => {}
         }
         if Some(begun) == fatal {
+            // Its last job is drawn as begun.
+            _ = futures::poll!(jobs.next());
             worker.start_kill()?;
             worker.wait().await?;
             println!("worker 1 was killed; jobs in work: {}", running.len());

@@ -314,7 +314,7 @@ mod tests {
     }
 
     async fn enqueue(queue: &JobQueue, payload: &str) -> i64 {
-        queue.enqueue(&mut *queue.pool.acquire().await.unwrap(), payload).await.unwrap()
+        queue.enqueue(&mut queue.pool.acquire().await.unwrap(), payload).await.unwrap()
     }
 
     /// Jobs in the table, and those of them that are dead.

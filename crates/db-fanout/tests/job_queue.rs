@@ -3,6 +3,8 @@
 //! The sweep runs on a paused clock, which would jump while a packet is on its way: a blocking task beside the socket keeps it
 //! from that. `work` waits for time and for packets; it is dropped at each of its polls on the real clock.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking, in helper functions too")]
+
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn, ready};
@@ -70,7 +72,7 @@ async fn queue(name: &str) -> Option<JobQueue> {
 }
 
 async fn enqueue(queue: &JobQueue, payload: &str) -> i64 {
-    queue.enqueue(&mut *queue.pool.acquire().await.unwrap(), payload).await.unwrap()
+    queue.enqueue(&mut queue.pool.acquire().await.unwrap(), payload).await.unwrap()
 }
 
 async fn left(queue: &JobQueue) -> i64 {
@@ -698,7 +700,8 @@ async fn worker_process(url: &str) {
         let queue = own.clone();
         async move {
             // Not `println!`, which libtest keeps back.
-            writeln!(std::io::stdout(), "\nbegins {} {}", job.claim.id, job.claim.attempt).unwrap();
+            let line = format!("\nbegins {} {}\n", job.claim.id, job.claim.attempt);
+            std::io::stdout().write_all(line.as_bytes()).unwrap();
             if job.payload == "hangs" {
                 pending::<()>().await;
             }
