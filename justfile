@@ -12,6 +12,10 @@ lint:
 test:
     .ci/run test
 
+# PostgreSQL, NATS and Redis until Ctrl-C; prints their URLs
+services:
+    cargo run --package support --features services --bin services
+
 # recipes on a model of tokio that chooses who runs next
 interleavings:
     .ci/run interleavings

@@ -1,5 +1,7 @@
 //! The db-fanout family beside its peers: see `benches/lib.rs` for how to run it.
 
+#[path = "db-fanout/job_queue.rs"]
+mod job_queue;
 #[path = "db-fanout/row_loader.rs"]
 mod row_loader;
 #[path = "db-fanout/row_stream.rs"]
@@ -17,5 +19,6 @@ fn main() {
     row_loader::tables(&mut bench);
     row_stream::tables(&mut bench);
     writes::tables(&mut bench);
+    job_queue::tables(&mut bench);
     bench.finish();
 }

@@ -100,6 +100,9 @@ impl Tally {
     }
 }
 
+/// Features without which a recipe compiles, and panics when it runs: they are not taken away.
+const PANICS_WITHOUT: [(&str, &str); 1] = [("sqlx", "runtime-tokio")];
+
 /// A crate or a feature that is left out of the package's manifest.
 #[derive(Clone, Copy)]
 struct Without<'a> {
@@ -141,7 +144,8 @@ fn try_recipe(
     }
     for (needs, for_tests) in [(&recipe.needs, false), (&recipe.test_needs, true)] {
         for need in needs {
-            let features = need.features.iter().map(|feature| Some(feature.as_str()));
+            let names = need.features.iter().map(String::as_str);
+            let features = names.filter(|it| !PANICS_WITHOUT.contains(&(&need.name, it))).map(Some);
             // A crate that the tests only ask more features of is not theirs to take away.
             let whole = (!for_tests || recipe.needs.iter().all(|it| it.name != need.name)).then_some(None);
             for feature in features.chain(whole) {

@@ -16,7 +16,7 @@ use crate::workspace::Workspace;
 const LONGEST_PROMISE: usize = 100;
 const MOST_LINES: usize = 200;
 /// Recipes that are longer than a reader should have to read, each with its own bound. They are to be split or shortened.
-const LONGER: [(&str, usize); 2] = [("task_group", 300), ("work_queue", 300)];
+const LONGER: [(&str, usize); 3] = [("job_queue", 300), ("task_group", 300), ("work_queue", 300)];
 
 pub(super) fn check(workspace: &Workspace, problems: &mut Vec<Problem>) -> Result<()> {
     for recipe in &workspace.registry.recipes {
