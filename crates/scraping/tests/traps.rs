@@ -64,5 +64,3 @@ fn bounded_body_ends_at_the_cap() {
     // Twice the cap while the buffer grows, and what the client holds.
     assert!(peak < 4 << 20, "{peak} bytes at the peak");
 }
-
-
