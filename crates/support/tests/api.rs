@@ -64,7 +64,7 @@ async fn the_index_is_plain_text_and_its_examples_work() {
     let index = answer.text().await.unwrap();
     let listed = index.lines().filter(|line| line.starts_with(' ')).flat_map(str::split_whitespace);
     let examples: BTreeSet<&str> = listed.filter(|word| word.starts_with('/')).collect();
-    assert_eq!(examples.len(), 20, "{examples:?}");
+    assert_eq!(examples.len(), 21, "{examples:?}");
     for path in examples {
         match soon(client.get(api.url(path)).send()).await {
             Ok(answer) => assert!(![400, 404, 405].contains(&answer.status().as_u16()), "{path}: {answer:?}"),
