@@ -5,7 +5,7 @@
 //! | | |
 //! |---|---|
 //! | Order | none: requests are independent |
-//! | Errors | [`HttpError`] tells what was [refused](Refused) from which [limit](Limit) ran out, for an error of the body too; a status is no error |
+//! | Errors | [`HttpError`] tells a [`Refused`] address from the [`Limit`] that ran out, for an error of the body too; a status is no error |
 //! | Cancellation | dropping the call or the response ends the request and closes its connection, unless the answer has been read to its end |
 //! | Panics | none of its own |
 //! | Memory | none for bodies, which pass through; a read buffer for each connection, in use or idle |
