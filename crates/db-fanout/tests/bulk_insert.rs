@@ -89,7 +89,8 @@ fn cancellation_at_every_point_leaves_whole_statements() {
             Ended::Dropped => assert!(left.get() <= 5),
         })
     });
-    assert!(report.points > 3, "{report:?}");
+    // How often it is suspended depends on how fast SQLite's thread is.
+    assert!(report.points > 0, "{report:?}");
 }
 
 #[tokio::test]

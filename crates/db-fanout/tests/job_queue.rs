@@ -228,7 +228,8 @@ async fn cancellation_of_work_at_every_poll_loses_and_doubles_nothing() {
         points += 1;
     }
     println!("{points} points");
-    assert!(points > 10);
+    // As many as there are answers to wait for, and more where they come in pieces.
+    assert!(points > 4);
 }
 
 #[tokio::test]
