@@ -20,7 +20,7 @@ services:
 interleavings:
     .ci/run interleavings
 
-# each recipe copied into an empty project, with exactly its features and with one of them taken away, and all at once
+# each recipe copied into an empty project with exactly its features, and all at once
 alone:
     .ci/run alone
 
