@@ -13,7 +13,7 @@ use ::gather::{
     Rules, TaskGroup, batches, gather, map_concurrent, map_ordered, map_ordered_window, race, settle,
     try_gather,
 };
-use benches::{Bench, Flavour, Measure, Table, figure, once, stopwatch, time};
+use benches::{Bench, Flavour, Measure, Table, figure, once, short, stopwatch, time};
 use futures::future::{BoxFuture, join_all, select_ok, try_join_all};
 use futures::stream::{self, FuturesUnordered};
 use futures::{FutureExt, Stream, StreamExt, TryFutureExt, poll};
@@ -65,11 +65,6 @@ fn timer(_: usize) -> Sleep {
 
 fn handle(value: usize) -> JoinHandle<usize> {
     tokio::spawn(ready(value))
-}
-
-/// `10000` as `10 k`.
-fn short(number: usize) -> String {
-    if number < 1_000 { number.to_string() } else { format!("{} k", number / 1_000) }
 }
 
 /// The rows that join `n` futures, each of which `make` makes.

@@ -27,6 +27,11 @@ const SAMPLES: usize = 10;
 /// The largest size when a row only has to show that it runs.
 const SMALL: usize = 1_000;
 
+/// `10000` as `10 k`.
+pub fn short(number: usize) -> String {
+    if number < 1_000 { number.to_string() } else { format!("{} k", number / 1_000) }
+}
+
 /// Measures tables, prints them and writes them down.
 pub struct Bench {
     criterion: Criterion,

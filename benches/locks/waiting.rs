@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-use benches::{Bench, Flavour, Measure, Table, once, time};
+use benches::{Bench, Flavour, Measure, Table, once, short, time};
 use locks::{Barrier, Condition, Event};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{JoinHandle, yield_now};
@@ -69,11 +69,6 @@ impl Flag {
         self.set.store(true, SeqCst);
         self.changed.notify_waiters();
     }
-}
-
-/// `10000` as `10 k`.
-fn short(number: usize) -> String {
-    if number < 1_000 { number.to_string() } else { format!("{} k", number / 1_000) }
 }
 
 fn event_tables(bench: &mut Bench) {

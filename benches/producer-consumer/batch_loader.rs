@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::producer_consumer::BatchLoader;
-use benches::{Bench, Flavour, Measure, Table, figure, time};
+use benches::{Bench, Flavour, Measure, Table, figure, short, time};
 use futures::FutureExt;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, yield_now};
@@ -17,11 +17,6 @@ use tokio::time::{Instant, sleep};
 const CALLERS: usize = 64;
 const KEYS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 const CALLS: NonZeroUsize = NonZeroUsize::new(4).unwrap();
-
-/// `10000` as `10 k`.
-fn short(number: usize) -> String {
-    if number < 1_000 { number.to_string() } else { format!("{} k", number / 1_000) }
-}
 
 type Found = Result<HashMap<usize, usize>, Infallible>;
 

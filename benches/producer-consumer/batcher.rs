@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::producer_consumer::Batcher;
-use benches::{Bench, Flavour, Measure, Table, stopwatch, time};
+use benches::{Bench, Flavour, Measure, Table, short, stopwatch, time};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::StreamExt;
@@ -14,11 +14,6 @@ use tokio_stream::wrappers::ReceiverStream;
 
 pub(crate) fn tables(bench: &mut Bench) {
     batcher_tables(bench);
-}
-
-/// `10000` as `10 k`.
-fn short(number: usize) -> String {
-    if number < 1_000 { number.to_string() } else { format!("{} k", number / 1_000) }
 }
 
 const BATCH: NonZeroUsize = NonZeroUsize::new(64).unwrap();

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::producer_consumer::{Overflow, PriorityQueue, latest_queue, lossy_queue};
-use benches::{Bench, Flavour, Table, figure, time};
+use benches::{Bench, Flavour, Table, figure, short, time};
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc};
 use tokio::task::{JoinSet, yield_now};
 
@@ -18,11 +18,6 @@ pub(crate) fn tables(bench: &mut Bench) {
 
 const CAPACITY: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 const PRIORITIES: usize = 4;
-
-/// `10000` as `10 k`.
-fn short(number: usize) -> String {
-    if number < 1_000 { number.to_string() } else { format!("{} k", number / 1_000) }
-}
 
 async fn all<F: Future<Output = ()> + Send + 'static>(tasks: impl IntoIterator<Item = F>) {
     tasks.into_iter().collect::<JoinSet<()>>().join_all().await;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use ::producer_consumer::{WorkQueue, feed, stage, stage_in_order, worker_pool};
-use benches::{Bench, Flavour, Measure, Table, figure, stopwatch, time};
+use benches::{Bench, Flavour, Measure, Table, figure, short, stopwatch, time};
 use futures::future::join_all;
 use futures::{FutureExt, StreamExt, stream};
 use tokio::sync::{Semaphore, mpsc};
@@ -24,11 +24,6 @@ pub(crate) fn tables(bench: &mut Bench) {
 
 const CAPACITY: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 const BATCH: NonZeroUsize = NonZeroUsize::new(64).unwrap();
-
-/// `10000` as `10 k`.
-fn short(number: usize) -> String {
-    if number < 1_000 { number.to_string() } else { format!("{} k", number / 1_000) }
-}
 
 /// Runs the tasks and waits for all of them.
 async fn all<F: Future<Output = ()> + Send + 'static>(tasks: impl IntoIterator<Item = F>) {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use ::streams::{Event, FanOut, Receiver, Sender, WhenFull, lossy_channel};
-use benches::{Bench, Flavour, Measure, Table, stopwatch, time};
+use benches::{Bench, Flavour, Measure, Table, short, stopwatch, time};
 use futures::{FutureExt, StreamExt};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, broadcast, mpsc};
@@ -22,11 +22,6 @@ pub(crate) fn tables(bench: &mut Bench) {
 
 const CAPACITY: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 const SHARDS: usize = 4;
-
-/// `10000` as `10 k`.
-fn short(number: usize) -> String {
-    if number < 1_000 { number.to_string() } else { format!("{} k", number / 1_000) }
-}
 
 type Seen = Arc<AtomicUsize>;
 

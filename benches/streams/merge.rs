@@ -6,7 +6,7 @@ use std::future::ready;
 use std::pin::pin;
 
 use ::streams::{merge, ordered_merge};
-use benches::{Bench, Flavour, Measure, Table, figure, stopwatch, time};
+use benches::{Bench, Flavour, Measure, Table, figure, short, stopwatch, time};
 use futures::stream::{self, BoxStream, select_all};
 use futures::{Stream, StreamExt};
 use futures_concurrency::stream::Merge as _;
@@ -19,11 +19,6 @@ pub(crate) fn tables(bench: &mut Bench) {
     one_ready(bench);
     shares(bench);
     ordered(bench);
-}
-
-/// `10000` as `10 k`.
-fn short(number: usize) -> String {
-    if number < 1_000 { number.to_string() } else { format!("{} k", number / 1_000) }
 }
 
 fn numbers(count: usize) -> stream::Iter<std::ops::Range<usize>> {

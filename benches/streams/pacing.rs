@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::streams::{StallGuard, chunks, debounce, sample, throttle};
-use benches::{Bench, Flavour, Measure, Table, time};
+use benches::{Bench, Flavour, Measure, Table, short, time};
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -23,11 +23,6 @@ const CHUNK: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 const DELAY: Duration = Duration::from_millis(10);
 
 type Source = ReceiverStream<usize>;
-
-/// `10000` as `10 k`.
-fn short(number: usize) -> String {
-    if number < 1_000 { number.to_string() } else { format!("{} k", number / 1_000) }
-}
 
 /// One task sends `n` items through a channel, and `take` has them as a stream.
 fn sent<F>(n: usize, take: impl Fn(Source) -> F + Send + Sync + 'static) -> Measure

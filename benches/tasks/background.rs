@@ -4,7 +4,7 @@ use std::future::{pending, ready};
 use std::time::{Duration, Instant};
 
 use ::tasks::{Cancellation, Shutdown, background};
-use benches::{Bench, Flavour, Measure, Table, figure, stopwatch, time};
+use benches::{Bench, Flavour, Measure, Table, figure, short, stopwatch, time};
 use futures::stream;
 use tokio::runtime::Builder;
 use tokio::task::{JoinSet, yield_now};
@@ -15,11 +15,6 @@ pub(crate) fn tables(bench: &mut Bench) {
     background_tables(bench);
     cancellation_tables(bench);
     shutdown_tables(bench);
-}
-
-/// `10000` as `10 k`.
-fn short(number: usize) -> String {
-    if number < 1_000 { number.to_string() } else { format!("{} k", number / 1_000) }
 }
 
 fn background_tables(bench: &mut Bench) {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use benches::{Bench, Flavour, Measure, Table, figure, stopwatch, time};
+use benches::{Bench, Flavour, Measure, Table, figure, short, stopwatch, time};
 use futures::{FutureExt, Sink, SinkExt, StreamExt};
 use streams::{Event, FanOut, Receiver, WhenFull};
 use tokio::io::AsyncReadExt;
@@ -33,11 +33,6 @@ const BATCH: BatchLimit =
 /// 64 bytes.
 fn message() -> Message {
     Message::text("0123456789abcdef".repeat(4))
-}
-
-/// `10000` as `10 k`.
-fn short(number: usize) -> String {
-    if number < 1_000 { number.to_string() } else { format!("{} k", number / 1_000) }
 }
 
 type Seen = Arc<AtomicUsize>;

@@ -2,19 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking, in helper functions too")]
 
+mod still;
+
 use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
-use std::sync::mpsc;
 
 use db_fanout::{Report, bulk_insert};
 use proptest::prelude::*;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{QueryBuilder, Sqlite, query, query_scalar};
+use still::Still;
 use support::sweep::{Ended, Scene, sweep};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
 
 const BEGIN: &str = "BEGIN IMMEDIATE";
 const THREE: NonZeroUsize = NonZeroUsize::new(3).unwrap();
@@ -40,15 +41,6 @@ async fn stored(pool: &SqlitePool) -> Vec<i64> {
     query_scalar("SELECT n FROM t ORDER BY rowid").fetch_all(pool).await.unwrap()
 }
 
-/// Holds the paused clock until it is dropped. SQLite works on a thread, of which the clock knows nothing.
-struct Still(#[allow(dead_code, reason = "its drop is what counts")] mpsc::Sender<()>);
-
-fn still() -> Still {
-    let (sender, receiver) = mpsc::channel();
-    spawn_blocking(move || receiver.iter().next());
-    Still(sender)
-}
-
 #[test]
 fn cancellation_at_every_point_leaves_whole_statements() {
     let report = sweep(|_| {
@@ -67,7 +59,7 @@ fn cancellation_at_every_point_leaves_whole_statements() {
             bulk_insert(&own, BEGIN, rows, THREE, insert, progress).await.unwrap().inserted
         };
         let other = async move {
-            let still = still();
+            let still = Still::new();
             table(&pool).await;
             let _ = begin.send(());
             let _ = is_over.await;
@@ -129,19 +121,15 @@ proptest! {
     }
 }
 
-/// Against a real server, at `DATABASE_URL`. `REQUIRE_SERVICES=1` makes it an error that there is none.
+/// Against a real server.
 #[cfg(feature = "postgres")]
 #[tokio::test]
 async fn errors_on_postgresql_with_one_array_for_each_column() {
     use sqlx::Postgres;
     use sqlx::postgres::PgPool;
 
-    let url = std::env::var("DATABASE_URL").ok().filter(|url| url.starts_with("postgres"));
-    let Some(url) = url else {
-        assert!(std::env::var_os("REQUIRE_SERVICES").is_none(), "DATABASE_URL names no PostgreSQL");
-        return eprintln!("SKIPPED: DATABASE_URL names no PostgreSQL");
-    };
-    let pool = PgPool::connect(&url).await.unwrap();
+    let Some(server) = support::services::Service::Postgres.of_tests() else { return };
+    let pool = PgPool::connect(server.url()).await.unwrap();
     let create = "DROP TABLE IF EXISTS bulk; CREATE TABLE bulk (n BIGINT UNIQUE, name VARCHAR(6))";
     sqlx::raw_sql(create).execute(&pool).await.unwrap();
     let unnest = |rows: &[(i64, String)]| {

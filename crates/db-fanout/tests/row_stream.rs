@@ -131,16 +131,13 @@ proptest! {
     }
 }
 
-/// With a real PostgreSQL, which `DATABASE_URL` names.
+/// With a real PostgreSQL.
 #[cfg(feature = "postgres")]
 #[tokio::test]
 async fn cancellation_over_postgresql_keeps_or_closes_the_connection() {
     use sqlx::postgres::PgPoolOptions;
-    let Ok(url) = std::env::var("DATABASE_URL") else {
-        assert!(std::env::var("REQUIRE_SERVICES").is_err(), "DATABASE_URL names no PostgreSQL");
-        return eprintln!("SKIPPED: DATABASE_URL names no PostgreSQL");
-    };
-    let pool = PgPoolOptions::new().max_connections(1).connect(&url).await.unwrap();
+    let Some(server) = support::services::Service::Postgres.of_tests() else { return };
+    let pool = PgPoolOptions::new().max_connections(1).connect(server.url()).await.unwrap();
     let process = "SELECT pg_backend_pid()";
     for (unread, same) in [(Unread::Skip, true), (Unread::Close, false)] {
         let before: i32 = query_scalar(process).fetch_one(&pool).await.unwrap();

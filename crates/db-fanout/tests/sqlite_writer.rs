@@ -2,21 +2,24 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking, in helper functions too")]
 
+mod still;
+
 use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, mpsc};
 
 use db_fanout::{WriteError, sqlite_writer};
 use futures::future::join_all;
 use proptest::prelude::*;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
 use sqlx::{QueryBuilder, Sqlite, query, query_scalar};
+use still::Still;
 use support::sweep::{Ended, Scene, sweep};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
-use tokio::task::{spawn_blocking, spawn_local};
+use tokio::task::spawn_local;
 
 const TWO: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
@@ -41,15 +44,6 @@ async fn stored(pool: &SqlitePool) -> Vec<i64> {
     query_scalar("SELECT n FROM t ORDER BY n").fetch_all(pool).await.unwrap()
 }
 
-/// Holds the paused clock until it is dropped. SQLite works on a thread, of which the clock knows nothing.
-struct Still(#[allow(dead_code, reason = "its drop is what counts")] mpsc::Sender<()>);
-
-fn still() -> Still {
-    let (sender, receiver) = mpsc::channel();
-    spawn_blocking(move || receiver.iter().next());
-    Still(sender)
-}
-
 /// One caller of five is dropped: the others are not affected, and what was acknowledged is stored.
 #[test]
 fn cancellation_of_a_caller_at_every_point() {
@@ -65,7 +59,7 @@ fn cancellation_of_a_caller_at_every_point() {
             own.write(1).await
         };
         let others = async move {
-            let still = still();
+            let still = Still::new();
             table(&pool).await;
             let writing = spawn_local(writing);
             let first = join_all([2, 3].map(|n| writer.write(n)));
@@ -104,7 +98,7 @@ fn cancellation_of_the_writing_at_every_point() {
             writing.await;
         };
         let callers = async move {
-            let still = still();
+            let still = Still::new();
             table(&pool).await;
             let _ = begin.send(());
             let results = join_all((0..5).map(|n| writer.write(n))).await;

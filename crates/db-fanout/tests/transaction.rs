@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking, in helper functions too")]
 
+mod still;
+
 use std::num::NonZeroUsize;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, mpsc};
 
 use db_fanout::{Failed, Open, transaction};
 use futures::FutureExt;
@@ -13,10 +15,10 @@ use futures::future::join_all;
 use proptest::prelude::*;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{Connection, Sqlite, SqliteConnection, query, query_scalar, raw_sql};
+use still::Still;
 use support::sweep::{Ended, Fault, Scene, sweep};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
 
 const WRITE: &str = "BEGIN IMMEDIATE";
 
@@ -43,15 +45,6 @@ async fn both(connection: &mut SqliteConnection) -> Result<(), Failed<&'static s
     Ok(())
 }
 
-/// Holds the paused clock until it is dropped. SQLite works on a thread, of which the clock knows nothing.
-struct Still(#[allow(dead_code, reason = "its drop is what counts")] mpsc::Sender<()>);
-
-fn still() -> Still {
-    let (sender, receiver) = mpsc::channel();
-    spawn_blocking(move || receiver.iter().next());
-    Still(sender)
-}
-
 #[test]
 fn cancellation_at_every_point_leaves_both_rows_or_none() {
     let report = sweep(|parts| {
@@ -71,7 +64,7 @@ fn cancellation_at_every_point_leaves_both_rows_or_none() {
             transaction(&own, WRITE, NonZeroUsize::MAX, work).await
         };
         let other = async move {
-            let still = still();
+            let still = Still::new();
             table(&pool).await;
             let _ = begin.send(());
             let _ = is_over.await;
@@ -206,15 +199,10 @@ mod postgres {
 
     /// Two pools, the first with one connection only, and a table of their own that is `name`d.
     async fn database(create: &'static str) -> Option<(PgPool, PgPool)> {
-        let url = std::env::var("DATABASE_URL").ok().filter(|url| url.starts_with("postgres"));
-        let Some(url) = url else {
-            assert!(std::env::var_os("REQUIRE_SERVICES").is_none(), "DATABASE_URL names no PostgreSQL");
-            eprintln!("SKIPPED: DATABASE_URL names no PostgreSQL");
-            return None;
-        };
+        let url = support::services::Service::Postgres.of_tests()?.url();
         let pool = async |connections| {
             let options = PgPoolOptions::new().max_connections(connections).test_before_acquire(false);
-            options.connect(&url).await.unwrap()
+            options.connect(url).await.unwrap()
         };
         let pools = (pool(1).await, pool(8).await);
         raw_sql(create).execute(&pools.0).await.unwrap();

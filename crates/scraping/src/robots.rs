@@ -1,6 +1,6 @@
 //! Obey each site's robots.txt, which is fetched once and kept for a day at most.
 //!
-//! Ask it before every request of a crawler. It keeps the rules of RFC 9309, and leaves the fetching to you.
+//! Use it before every request of a crawler. It keeps the rules of RFC 9309, and leaves the fetching to you.
 //!
 //! | | |
 //! |---|---|
