@@ -1,6 +1,7 @@
 //! Fetch with one pooled client whose every wait is limited and whose every hop is checked.
 //!
-//! Use it for all that a program fetches, and make one of it. Bodies may be of any length: read them with `bounded_body`.
+//! Use it for all that a program fetches: one client for the whole program. Bodies may be of any length: read them with
+//! `bounded_body`.
 //!
 //! | | |
 //! |---|---|
